@@ -17,7 +17,11 @@ SENTENCES = ("why",)  # keys of columns that hold sentences
 WRAPPED = (*SENTENCES, "sizes", "assumption", "message", "used")  # columns that wrap on a narrow terminal
 LEAST = 24  # minimum characters of such a column
 WIDE = 1000  # width where the output is not a terminal
-LEFT = (*WRAPPED, "bar")  # keys of columns aligned to the left: right alignment drops the spaces behind a bar
+LEFT = (
+    *WRAPPED,
+    "paper",
+    "bar",
+)  # keys of columns aligned to the left; right alignment drops spaces behind a bar
 ONLY_WHERE = ("encoder_len",)  # keys of columns drawn only where a row has such a size
 POINT: Columns = {  # the sizes of a measured step
     "phase": ("phase", text),
@@ -170,11 +174,12 @@ def _of(data: dict[str, Any]) -> str:
 
 
 def engine_lines(engine: dict[str, Any]) -> list[str]:
-    """Engine overheads, a line per row with its range, and the source of the constants."""
+    """Engine overheads, a line per row that takes time with its range, and the source of the constants."""
     rows = [
         f"  {row['name']} ({row['phase']}): {si(row['time_s'], 's')} x {text(row['count'])}, "
         f"{si(row['lower_s'], 's')} to {si(row['upper_s'], 's')}: {row['why']}"
         for row in engine["rows"]
+        if row["upper_s"] > 0
     ]
     return [f"engine {engine['told']}", *rows]
 

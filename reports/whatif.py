@@ -276,6 +276,8 @@ def answers_text(found: Found, scenario: Scenario, goal: Goal, target: str) -> s
     if not met and not near:
         return f"no device meets {target}: none can run {scenario.model.name} as asked\n"
     priced = any(row["usd_per_hour"] is not None for row in (*met, *near))
+    unpriced = [row["hardware"] for row in met if row["usd_per_hour"] is None] if priced and not near else []
+    met = [row for row in met if row["hardware"] not in unpriced]
     first = f"{'the cheapest token' if priced else 'the least power'} first"
     served, others = ([row for row in near if row["served"] == there] for there in (True, False))
     if not near:
@@ -293,6 +295,8 @@ def answers_text(found: Found, scenario: Scenario, goal: Goal, target: str) -> s
     table = "\n".join(_answers_table(rows, f"{asked}: {title}", priced) for title, rows in parts)
     used = {t.name for answer in (*found.met, *found.nearest) for t in answer.techniques if not t.served}
     table += _served_by_none(used)
+    if unpriced:
+        table += f"Without a price, though they meet it, too: {', '.join(unpriced)}.\n"
     kernels = {a.device.name: a.prediction.ceilings.kernels for a in (*found.met, *found.nearest)}
     if carried := [
         f"{name} (of {k.transferred_from})" for name, k in kernels.items() if k and k.transferred_from

@@ -14,6 +14,7 @@ from workloads.convention import convention
 from workloads.descriptor import CHECKPOINT, Descriptor, Dtypes, is_descriptor, load_descriptor
 from workloads.model import Model
 from workloads.phases import Setting
+from workloads.sharing import has_experts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -91,6 +92,8 @@ def scenarios_of(
     points: list[dict[str, Any]] = file.points() if file else [{}]
     usual = {"prompt": model.audio_window} if model.audio_window else {}
     used = techniques(asked.techniques)
+    if not (used or has_experts(model)):
+        _refuse_experts(model, dtypes, asked)
     found = [
         Scenario(model, phase, setting=setting, techniques=used, **{**usual, **_set(point), **sizes})
         for point in points
@@ -124,6 +127,20 @@ def formats(loaded: Loaded, dtypes: Dtypes) -> tuple[Model, Precision]:
     from workloads.checkpoint import resolved
 
     return resolved(loaded, dtypes)
+
+
+def _refuse_experts(model: Model, dtypes: Dtypes, asked: Asked) -> None:
+    """Raise InputError for what is said of experts where a model has none and no technique may make some.
+
+    A prediction's file names formats of experts for every model, those of all else.
+    """
+    said = {
+        "a format of experts' weights": dtypes.experts not in (None, dtypes.weights),
+        "a format that experts multiply in": dtypes.expert_activations not in (None, dtypes.activations),
+        "an expert skew": asked.expert_skew,
+    }
+    for what in (what for what, given in said.items() if given):
+        raise InputError(f"{model.name} has no experts, and {what} was given; leave it out.")
 
 
 def _setting(precision: Precision, file: Descriptor | None, asked: Asked, default_convention: str) -> Setting:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 FEW = 8  # names that are listed beside the nearest
 MOST_PROPOSED = 3  # names that are probably meant
+TYPO = 0.7  # similarity from which a name is another one misspelt
+LEAST_BEGUN = 4  # characters with which a name must begin to be meant
 MOST_LISTED = 15  # names in one sentence; the list command shows the rest
 _IGNORED = dict.fromkeys(map(ord, "-_ "))
 
@@ -47,16 +49,23 @@ def plain(name: str) -> str:
     return name.casefold().translate(_IGNORED)
 
 
+def _begins(asked: str, name: str) -> bool:
+    """Whether a name begins with what was asked, where that is long enough to mean it."""
+    return len(plain(asked)) >= LEAST_BEGUN and plain(name).startswith(plain(asked))
+
+
 def choose(
     asked: str, known: list[str], what: str, *, do: str = "", aliases: Mapping[str, str] | None = None
 ) -> InputError:
     """The error for a name that does not exist: it lists what would have worked.
 
-    `aliases` are other words for known names; of a name and its aliases the nearest is proposed.
+    `aliases` are other words for known names; of a name and its aliases the nearest is proposed. Names that
+    begin with `asked` come before those that are spelt like it.
     """
     meant = aliases or {}
     ranked: dict[str, str] = {}
-    for name in nearest(asked, [*meant, *known], most=MOST_LISTED if meant else MOST_PROPOSED):
+    begun = sorted((name for name in known if _begins(asked, name)), key=len)
+    for name in (*begun, *nearest(asked, [*meant, *known], most=MOST_LISTED if meant else MOST_PROPOSED)):
         ranked.setdefault(meant.get(name, name), name)
     close = [*ranked.values()][:MOST_PROPOSED]
     more = f" and {len(known) - MOST_LISTED} more" if len(known) > MOST_LISTED else ""

@@ -9,11 +9,10 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
-from specfiles.errors import InputError, nearest
+from specfiles.errors import TYPO, InputError, nearest
 from specfiles.reading import read_text
 
 Record = TypeVar("Record", bound="Strict")
-TYPO = 0.7  # similarity from which a key is another one misspelt
 MOST = 1e30  # beyond any physical quantity here; refuses infinity
 TYPES = {
     **{"array": "a list", "object": "a mapping", "str": "text"},

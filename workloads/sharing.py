@@ -24,11 +24,21 @@ def check_sharing(model: Model, setting: Setting, batch: int) -> None:
         raise InputError(f"{complaint}.")
 
 
-def _complaints(model: Model, setting: Setting, batch: int) -> Iterator[str]:
-    tensor, spread, stages = setting.tensor_parallel, setting.expert_parallel, setting.pipeline_parallel
-    blocks = dict.fromkeys(
+def has_experts(model: Model) -> bool:
+    """Whether a layer has parts that devices can share out whole."""
+    return any(block.spreads for block in _blocks(model))
+
+
+def _blocks(model: Model) -> dict[Block, None]:
+    """The different blocks of a model, in order."""
+    return dict.fromkeys(
         block for stack in model.stacks for layer in stack.distinct for block in layer.blocks
     )
+
+
+def _complaints(model: Model, setting: Setting, batch: int) -> Iterator[str]:
+    tensor, spread, stages = setting.tensor_parallel, setting.expert_parallel, setting.pipeline_parallel
+    blocks = _blocks(model)
     for block in blocks if tensor > 1 else ():
         for complaint in block.unsplit(tensor):
             yield f"{model.name} {complaint}; choose another --tp"
@@ -57,8 +67,7 @@ def _complaints(model: Model, setting: Setting, batch: int) -> Iterator[str]:
 def beside(model: Model, setting: Setting) -> Setting:
     """The setting of a second model on the same devices: sharded, or replicated where it does not divide."""
     tensor = setting.tensor_parallel
-    blocks = {block for stack in model.stacks for layer in stack.distinct for block in layer.blocks}
-    if tensor > 1 and any(True for block in blocks for _ in block.unsplit(tensor)):
+    if tensor > 1 and any(True for block in _blocks(model) for _ in block.unsplit(tensor)):
         return replace(setting, tensor_parallel=1, expert_parallel=1)
     return setting
 

@@ -124,6 +124,25 @@ def test_every_flag_reaches_the_prediction(roofline: Roofline) -> None:
     assert any("allreduce" in row["name"] for row in data["operators"])
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--expert-weights", "fp8"), "a format of experts' weights was given"),
+        (("--expert-activations", "fp8"), "a format that experts multiply in was given"),
+        (("--expert-skew", "1"), "an expert skew was given"),
+    ],
+)
+def test_experts_of_a_model_without_them_are_refused(
+    roofline: Roofline, flags: tuple[str, str], said: str
+) -> None:
+    """A technique may make some, which are then in that format."""
+    asked = ("predict", "Llama-3.2-1B", "--hw", "h100", *flags)
+    refused = roofline(*asked)
+    assert refused.code == 2
+    assert f"Llama-3.2-1B has no experts, and {said}" in refused.err
+    assert roofline(*asked, "--with", "mixture-of-experts").code == 0
+
+
 def test_experts_are_spread_as_asked(roofline: Roofline, tmp_path: Path) -> None:
     """And a report made from the prediction says the same."""
     flags = ("--ep", 4, "--pp", 2, "--expert-weights", "mxfp4", "--expert-skew", 1, "--batch", 8)

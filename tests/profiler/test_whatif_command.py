@@ -121,6 +121,9 @@ def test_a_target_among_some_devices_with_the_price_of_a_token(tmp_path: Path) -
     hours = 1e6 / first["tokens_per_s"] / 3600
     assert first["usd_per_million_tokens"] == pytest.approx(3.6 * first["devices"] * hours)
     assert second["usd_per_million_tokens"] is None
+    told = run(*asked, "--prices", str(tmp_path / "prices.yaml"))
+    assert "Without a price, though they meet it, too: L4-24GB." in told
+    assert told.count("L4-24GB") == 1, "a row without a price says nothing of the cheapest token"
 
 
 def test_the_nearest_that_engines_serve_is_printed_before_what_they_do_not() -> None:

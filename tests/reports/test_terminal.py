@@ -57,6 +57,20 @@ def test_bars_begin_where_the_one_before_ends() -> None:
     assert third.index("#") == second.rindex("#") + 1
 
 
+def test_parts_of_an_engine_that_take_no_time_have_no_line() -> None:
+    row = {
+        "name": "engine.step",
+        "phase": "decode",
+        "time_s": 5e-5,
+        "count": 9,
+        "lower_s": 4e-5,
+        "upper_s": 6e-5,
+    }
+    idle = {**row, "name": "engine.launch_gaps", "time_s": 0.0, "lower_s": 0.0, "upper_s": 0.0}
+    told = terminal.engine_lines({"told": "x", "rows": [{**each, "why": "w"} for each in (idle, row)]})
+    assert told == ["engine x", "  engine.step (decode): 50.0 µs x 9, 40.0 µs to 60.0 µs: w"]
+
+
 def test_numbers_of_a_column_have_as_many_decimals() -> None:
     rates = [15.0, 15.05, None]
     assert list(map(alike(rates), rates)) == ["15.00", "15.05", "–"]

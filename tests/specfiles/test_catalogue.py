@@ -97,6 +97,11 @@ def test_nearest_is_best_first_and_bounded() -> None:
     assert nearest("quantum", known) == []
 
 
+def test_a_name_that_begins_as_asked_is_proposed_first() -> None:
+    said = str(choose("Qwen3-235B", ["Qwen3-32B", "Qwen3-VL-235B-A22B", "Qwen3-235B-A22B"], "model"))
+    assert "did you mean Qwen3-235B-A22B or" in said
+
+
 def test_plain_keeps_what_distinguishes() -> None:
     assert plain("Llama-3.1 8B") == plain("llama_3.1_8b")
     assert plain("opt-1.3b") != plain("opt-30b")

@@ -111,7 +111,11 @@ def test_heads_of_gpt_and_opt_divide_the_width() -> None:
         ("lama", "model_type 'lama' is not known; the nearest known one is 'llama'"),
         ("lama", "or trace its module with --from-module MODULE:FUNCTION."),
         ("qwen33", "the nearest known one is 'qwen3'"),
-        ("zzzz", f"known: {', '.join(sorted(FAMILIES))}"),
+        (
+            "foo_llm",
+            "if its layers are those of a known one (`roofline models families`), name that in the file",
+        ),
+        ("", f"known: {', '.join(sorted(FAMILIES))}"),
         (None, "field 'model_type' is missing"),
         (["llama"], "field 'model_type' is ['llama']; expected a string"),
     ],

@@ -7,7 +7,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
-from specfiles.errors import InputError, nearest
+from specfiles.errors import TYPO, InputError, nearest
 from workloads.config import Config
 from workloads.model import Model
 
@@ -100,8 +100,9 @@ def _decoder_in(nested: object) -> dict[str, Any] | None:
 def _unknown(origin: str, kind: str) -> InputError:
     if not kind:
         return InputError(f"{origin}: field 'model_type' is missing; known: {', '.join(sorted(FAMILIES))}.")
-    close = nearest(kind, list(FAMILIES), most=1)
-    hint = f"the nearest known one is {close[0]!r}" if close else f"known: {', '.join(sorted(FAMILIES))}"
+    close = nearest(kind, list(FAMILIES), most=1, cutoff=TYPO)
+    same = "if its layers are those of a known one (`roofline models families`), name that in the file"
+    hint = f"the nearest known one is {close[0]!r}" if close else same
     return InputError(f"{origin}: model_type {kind!r} is not known; {hint}, or {TRACE}.")
 
 

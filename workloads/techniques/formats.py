@@ -71,7 +71,7 @@ class WeightActivation(Technique):
     """Weights and activations of the layers' projections in one narrow format, results in 16 bits."""
 
     name = "weight-activation-quantisation"
-    aliases = ("smoothquant", "w8a8")
+    aliases: ClassVar[tuple[str, ...]] = ("smoothquant", "w8a8", "int8")
     variants = {"fp8": {"format": "fp8"}, "w8a8-fp8": {"format": "fp8"}, "nvfp4": {"format": "nvfp4"}}
     tried: ClassVar[tuple[Mapping[str, Any], ...]] = (variants["fp8"], variants["nvfp4"])
     category = "quantisation"

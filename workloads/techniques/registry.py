@@ -57,8 +57,9 @@ def _named(name: str) -> tuple[type[Technique], Mapping[str, Any]]:
             f"{method.name} is a method of serving, no technique of one request: "
             f"ask `roofline serve` with {method.option}."
         )
-    every = [called for t in known().values() for called in (t.name, *t.aliases, *t.variants)]
-    raise choose(name, every, "technique", do="`roofline techniques list` shows all.")
+    every = [called for t in known().values() for called in (t.name, *t.variants)]
+    others = {alias: t.name for t in known().values() for alias in t.aliases}
+    raise choose(name, every, "technique", do="`roofline techniques list` shows all.", aliases=others)
 
 
 @cache
