@@ -37,6 +37,7 @@ MODULES = {
 }
 INSIDE = {
     "kv_a_proj": ("kv_a_proj_with_mqa",),
+    "q_b_proj": ("q_b_proj", "q_gate_proj"),
     # Of Kimi delta attention, and gates of attention (Ling 3, Step 3.5, Laguna; AFMoE).
     "decay": ("f_proj",),
     "output_gate": ("g_proj", "gate_proj"),

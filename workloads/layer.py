@@ -32,6 +32,8 @@ class Layer:
     parallel: bool = False  # all blocks read the same stream, and their results are added at once (GPT-J)
     shared_norm: bool = False  # parallel blocks share one norm of their input
     mixers: int = 0  # blocks, the first of the layer, that are parallel behind one norm (Falcon-H1)
+    norm_rank: int = 0  # of gates on the norms before blocks of `gated_norms` (A.X K2)
+    gated_norms: tuple[str, ...] = ()  # branches
     repeats: bool = False  # runs with the weights of the layer before it
     borrows: tuple[str, ...] = ()  # names of parts whose weights are those of an earlier layer
     streams: Streams | GatedStreams | PastSums | None = (
@@ -59,6 +61,7 @@ class Layer:
                 yield from streams.collapsed(place, block.branch)
             if self.input_norms and not block.normalises:
                 yield self._norm(place, f"{block.branch}_norm")
+            yield from self._norm_gate(place, block.branch)
             if self.condition:
                 yield f"{block.branch}_shift_scale", None, modulated(place)
             yield from _prefixed(block, place)
@@ -86,6 +89,16 @@ class Layer:
 
     def _norm(self, place: Place, name: str) -> Part:
         return name, self.norm, place.norm(place.tokens, place.hidden, self.norm)
+
+    def _norm_gate(self, place: Place, branch: str) -> Iterator[Part]:
+        """A sigmoid of the normalised row, projected through a narrow rank, times the row."""
+        if branch not in self.gated_norms:
+            return
+        name, rank = f"{branch}_norm_gate", self.norm_rank
+        yield f"{name}_in", rank, place.linear(rank, place.hidden)
+        yield f"{name}_act", rank, place.activation(rank, "silu", gated=False)
+        yield f"{name}_out", rank, place.linear(place.hidden, rank)
+        yield f"{name}_mul", None, place.activation(place.hidden, "sigmoid", gated=True)
 
     def cache_bytes(self, tokens: Size, setting: Setting) -> Any:
         """Bytes of cache that one device holds for one sequence after `tokens` positions."""

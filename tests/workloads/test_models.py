@@ -109,6 +109,7 @@ def test_every_family_has_a_shipped_model_or_is_compared_at_small_sizes() -> Non
         "minicpm3",
         "hy_v4",
         "axk1",
+        "axk2",
         "qwen4_exp_text",
         "mistral_large4_text",
         "bailing_hybrid",

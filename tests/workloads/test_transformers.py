@@ -265,6 +265,7 @@ NO_MODEL = {
     "minicpm3",
     "hy_v4",
     "axk1",
+    "axk2",
     "mistral_large4_text",
 }
 # Of these no config is shipped.
@@ -436,6 +437,7 @@ OWN: dict[str, dict[str, Any]] = {  # what a family's smallest config needs besi
     "minicpm3": LATENT,
     "hy_v4": {**LATENT, **INDEX},
     "axk1": LATENT,
+    "axk2": {**LATENT, **INDEX, "gated_norm_rank": 9},
     "mistral_large4_text": {**LATENT, **INDEX},
     "cohere2_moe": {"num_experts": 5, "num_experts_per_tok": 3, "head_dim": 10},
     "aria_text": {"moe_num_experts": 5, "moe_topk": 3},
@@ -614,7 +616,7 @@ def test_the_activation_is_the_one_that_a_config_names(family: str) -> None:
     names = ("hidden_activation", "activation_function", "activation", "hidden_act")
     named = {**fields, next((name for name in names if getattr(config, name, None)), "hidden_act"): "relu"}
     heeded = any(isinstance(module, torch.nn.ReLU) for module in reference(named).modules())
-    unnamed = (".altup.", ".attention.gate_mul", "position_scale")  # a tanh, a sigmoid, a line
+    unnamed = (".altup.", ".attention.gate_mul", "position_scale", "norm_gate")
     rows = [row for row in owners(ours(named)) if not any(part in row.name for part in unnamed)]
     kinds = {row.operator.function for row in rows if isinstance(row.operator, Activation)}
     expected = {"relu", "silu"} if family == "aria_text" else {"relu"}  # whose experts heed none

@@ -65,6 +65,9 @@ class MlaBlock(Block):
     gated: bool = False  # by a sigmoid of one more projection, as wide as the result (Kimi K3)
     scaled: bool = False  # queries are scaled by their position (Mistral Large 4)
     borrows: bool = False  # the latents are those of a layer before it
+    gate_in_queries: bool = (
+        False  # made with the queries, of their latent before and behind its norm (A.X K2)
+    )
     gate_by_head: bool = False  # which has one column a head instead (Ling 3)
 
     @property
@@ -104,7 +107,8 @@ class MlaBlock(Block):
         width = heads * self.value_dim
         if self.gated:
             columns = heads if self.gate_by_head else width
-            yield "output_gate", columns, place.linear(columns, place.hidden)
+            if not self.gate_in_queries:
+                yield "output_gate", columns, place.linear(columns, place.hidden)
             yield "gate_mul", (width, columns), place.gate(width, columns)
         yield "o_proj", (width, self.bias), place.linear(place.hidden, width, self.bias)
 
@@ -115,7 +119,10 @@ class MlaBlock(Block):
             return
         yield "q_a_proj", (self.q_latent, self.bias), place.linear(self.q_latent, place.hidden, self.bias)
         yield "q_a_norm", self.q_latent, place.norm(place.tokens, self.q_latent, RMS_NORM)
-        yield "q_b_proj", (width, self.q_latent), place.linear(width, self.q_latent)
+        latent = self.q_latent
+        if self.gate_in_queries:
+            width, latent = width + heads * self.value_dim, 2 * latent
+        yield "q_b_proj", (width, latent), place.linear(width, latent)
 
     def _absorbs(self, place: Place) -> bool:
         """Where that needs fewer FLOP: few new positions that see many. Sparse attention always does.

@@ -49,7 +49,7 @@ READERS: dict[str, str] = {
     "alibi": "bloom mpt",
     "latent": (
         "deepseek_v2 deepseek_v3 kimi_k2 deepseek_v32 glm_moe_dsa glm4_moe_lite mistral4 youtu "
-        "minicpm3 hy_v4 axk1 mistral_large4_text"
+        "minicpm3 hy_v4 axk1 axk2 mistral_large4_text"
     ),
     "varied": "llama4_text dbrx nemotron-nas mobilellm mimo_v2_flash mimo_v2",
     "kernel": "linear_attention",

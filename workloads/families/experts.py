@@ -179,7 +179,7 @@ DEFAULT_FIRST = {  # of first_k_dense_replace; 3 in the others
         (
             1,
             "glm4_moe glm4v_moe_text glm4_moe_lite exaone_moe hy_v3 hy_v4 kimi_linear axk1 "
-            "mistral_large4_text",
+            "axk2 mistral_large4_text",
         ),
         (2, "bailing_hybrid"),
     )

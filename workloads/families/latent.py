@@ -25,10 +25,11 @@ DEFAULTS = {  # q_lora_rank, kv_lora_rank, qk_nope_head_dim, v_head_dim
     "minicpm3": (768, 256, 64, 0),
     "hy_v4": (1536, 512, 192, 256),
     LARGE_4: (0, 512, 64, 128),
+    "axk2": (384, 128, 64, 64),
 }
 DENSE = ("youtu", "minicpm3")  # without experts, with a head that is the embedding
 # Families whose attention sees what an indexer picks, and its heads by default.
-INDEX_HEADS = {"deepseek_v32": 64, "glm_moe_dsa": 32, "hy_v4": 16, LARGE_4: 32}
+INDEX_HEADS = {"deepseek_v32": 64, "glm_moe_dsa": 32, "hy_v4": 16, LARGE_4: 32, "axk2": 16}
 INDEXER_TYPES = ("full", "shared")
 
 
@@ -37,15 +38,20 @@ def _model(config: Config) -> Model:
     dense = config.kind in DENSE
     wide = [gated_mlp(config, config.flag("mlp_bias", False))] * count if dense else deepseek(config, count)
     pairs = zip(_attention(config, count), wide, strict=True)
-    layers = [Layer(pair, post_norms=_post_norm(config, pair[1])) for pair in pairs]
+    layers = [_layer(config, pair) for pair in pairs]
     if config.kind == "hy_v4":
         return with_streams(config, decoder_of(config, hidden, layers, positions=262_144), mixed=False)
     return decoder_of(config, hidden, layers, tied=dense)
 
 
-def _post_norm(config: Config, wide: Block) -> str:
-    """A.X K1 normalises what experts return."""
-    return wide.branch if config.kind == "axk1" and not isinstance(wide, MlpBlock) else ""
+def _layer(config: Config, pair: tuple[Block, Block]) -> Layer:
+    """A.X K1 normalises what experts return, A.X K2 has gates on norms before all but dense MLPs."""
+    mixer, wide = pair
+    sparse = not isinstance(wide, MlpBlock)
+    if config.kind == "axk2":
+        gated = (mixer.branch, wide.branch) if sparse else (mixer.branch,)
+        return Layer(pair, norm_rank=config.size("gated_norm_rank", default=16), gated_norms=gated)
+    return Layer(pair, post_norms=wide.branch if config.kind == "axk1" and sparse else "")
 
 
 def _attention(config: Config, count: int) -> list[Block]:
@@ -61,12 +67,13 @@ def _attention(config: Config, count: int) -> list[Block]:
             q_latent=None if latent in (None, 0) else config.size("q_lora_rank", default=q_latent),
             kv_latent=config.size("kv_lora_rank", default=kv_latent),
             nope_dim=config.size("qk_nope_head_dim", default=nope),
-            rope_dim=config.size("qk_rope_head_dim", default=32 if kind == "minicpm3" else 64),
+            rope_dim=config.size("qk_rope_head_dim", default=32 if kind in ("minicpm3", "axk2") else 64),
             value_dim=config.size("v_head_dim", default=value),
             bias=config.flag("attention_bias", False),
             indexer=indexer,
             sinks=kind == "hy_v4",
-            gated=kind == "hy_v4",
+            gated=kind in ("hy_v4", "axk2"),
+            gate_in_queries=kind == "axk2",
         )
 
     if kind not in INDEX_HEADS:
@@ -130,6 +137,7 @@ KINDS = (
     "minicpm3",
     "hy_v4",
     "axk1",
+    "axk2",
     LARGE_4,
 )
 FAMILY = dict.fromkeys(KINDS, _model)
