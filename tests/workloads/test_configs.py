@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from specfiles.errors import InputError
 from workloads.blocks import AttentionBlock
-from workloads.catalogue import MODELS, load_model
+from workloads.catalogue import MODELS, agrees, load_model
 from workloads.config import Config
 from workloads.families import FAMILIES, build, decoder_fields
 from workloads.model import Model
@@ -283,6 +283,19 @@ def test_a_decoder_is_read_where_a_config_keeps_it(name: str) -> None:
     assert ours_of({"model_type": "whole", "talker_config": {"hidden_size": 9}, name: GOOD}) == own
     deeper = {"model_type": "part", "audio_config": {"hidden_size": 9}, "text_config": GOOD}
     assert ours_of({"model_type": "whole", name: deeper}) == own
+
+
+def test_the_decoder_of_mistral_large_3_is_deepseeks_and_its_tower_is_not_read() -> None:
+    """Published: 675B, of which 41B for a token, with a tower of 2.5B (mistral.ai/news/mistral-3)."""
+    decoder = {
+        **{"model_type": "deepseek_v3", "hidden_size": 7168, "num_hidden_layers": 61, "vocab_size": 131_072},
+        **{"num_attention_heads": 128, "intermediate_size": 16_384, "moe_intermediate_size": 4096},
+        **{"n_routed_experts": 128, "num_experts_per_tok": 4},
+    }
+    model = ours_of({"model_type": "mistral3", "text_config": decoder, "vision_config": {"hidden_size": 1}})
+    tower = 2_500_000_000
+    assert agrees(parameters(model) + tower, "675B")
+    assert agrees(active_parameters(model, "without input embedding") + tower, "41B")
 
 
 def ours_of(fields: dict[str, Any]) -> Model:

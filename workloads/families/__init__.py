@@ -121,7 +121,7 @@ def build(config: Config, name: str) -> Model:
     if kind not in FAMILIES:
         raise _unknown(config.origin, kind)
     model: Model = _module(FAMILIES[kind]).FAMILY[kind](config)
-    if tower is not None and kind in (vision := _module("vision")).TOWERS:
+    if tower is not None and (vision := _module("vision")).reads_tower(whole.kind, kind):
         model = vision.behind_tower(model, whole.nested("vision_config"))
     stated = next((field for field in DRAFTS if config.fields.get(field) is not None), DRAFTS[0])
     drafts = config.count(stated, UNSTATED_DRAFTS.get(kind, 0))

@@ -118,6 +118,14 @@ TOWERS: dict[str, Callable[[Config, int], Tower]] = {
 }
 
 
+def reads_tower(whole: str, decoder: str) -> bool:
+    """Whether the tower of a model of these types is known: DeepSeek's decoder stands behind others, too
+    (Mistral Large 3).
+    """
+    known = TOWERS.get(decoder)
+    return known is not None and (known is not _kimi or whole == decoder or whole.startswith("kimi"))
+
+
 def behind_tower(model: Model, config: Config) -> Model:
     """The decoder behind the tower that a `vision_config` describes.
 
