@@ -314,7 +314,10 @@ def test_an_interrupt_of_the_command_alone_ends_the_program_under_the_tool(
         "while [ -e wanted ]; do sleep 0.1; done; echo survived >&3\n"
     )
     tool = f"cd {tmp_path}; trap 'echo report >> written' INT; sh program.sh"
-    code = f"from profiler import nsight; nsight.ENDING_S = {patience_s}; nsight._run(['sh', '-c', {tool!r}])"
+    code = (  # a background job of a shell is born with interrupts ignored, and so are its children
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        f"from profiler import nsight; nsight.ENDING_S = {patience_s}; nsight._run(['sh', '-c', {tool!r}])"
+    )
     command = subprocess.Popen(
         [sys.executable, "-c", code], cwd=Path(nsight.__file__).parents[1], stderr=subprocess.DEVNULL
     )
