@@ -82,31 +82,38 @@ class Table:
             raise_swallowed()
             if self.failed[row["op"], row["dtype"]] == MOST_OF_KIND:
                 continue
-            try:
-                self._measure(row, cold)
-                in_succession = 0
-            except KERNEL_ERRORS as error:
+            error = self._measure(row, cold)
+            in_succession = 0 if error is None else in_succession + 1
+            if error is not None:
                 self._leave_out(row, error)
-                in_succession += 1
                 if in_succession == MOST_FAILED:
                     raise InputError(
                         f"{MOST_FAILED} operators in a row failed, the last with: {reason(error)}"
-                    ) from None
+                    )
             if time.monotonic() - saved > SAVE_EVERY_S:
                 self.campaign.progress(f"{len(self.done)} operators")
                 self.save()
                 saved = time.monotonic()
 
-    def _measure(self, row: Row, cold: float) -> None:
-        """One row, between two lines of the journal."""
-        key = self._key(row)
+    def _measure(self, row: Row, cold: float) -> Exception | None:
+        """One row, between two lines of the journal; why its kernel failed, if it did.
+
+        Raises InputError where the journal cannot be written.
+        """
+        key, failed = self._key(row), None
         self.journal.begin(key)
         try:
             self.done.append({**self.same, **measured_row(row, self.campaign.device, cold)})
+        except KERNEL_ERRORS as error:
+            failed = error
         except BaseException:
             self.journal.begin(key, -1)
             raise
-        self.journal.add(key, [])
+        if failed is None:
+            self.journal.add(key, [])
+        else:
+            self.journal.begin(key, -1)
+        return failed
 
     def _leave_out(self, row: Row, error: Exception) -> None:
         """Note a row's error. If the device is lost, others skip it. A kind that only fails is given up."""
@@ -117,7 +124,7 @@ class Table:
             raise InputError(
                 f"{words} failed, and the device answers no more; the same command goes on without it: "
                 f"{reason(error)}"
-            ) from None
+            )
         if not any((done["op"], done["dtype"]) == kind for done in self.done):
             self.failed[kind] += 1
             if self.failed[kind] == MOST_OF_KIND:

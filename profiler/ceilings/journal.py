@@ -6,7 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,9 +112,12 @@ def _opened(path: Path) -> Iterator[Journal]:
         handle = open(path, "a", encoding="utf-8")  # noqa: SIM115 - errors of opening are handled here
     except OSError as error:
         raise refusal(path, error) from None
-    with handle:
+    try:
         hold(handle.fileno(), path)
         yield Journal(path, handle)
+    finally:
+        with suppress(OSError):  # of a line that was refused when it was written
+            handle.close()
 
 
 def _machine(device: str) -> dict[str, Any]:

@@ -304,7 +304,12 @@ def test_a_full_disk_ends_a_profile_in_one_sentence(
 
 
 @pytest.mark.usefixtures("small_campaign")
-def test_a_full_disk_ends_a_campaign_in_one_sentence(start: Callable[..., Child], tmp_path: Path) -> None:
+@pytest.mark.parametrize("save_every_s", [0, float("inf")], ids=["table", "journal"])
+def test_a_full_disk_ends_a_campaign_in_one_sentence(
+    save_every_s: float, start: Callable[..., Child], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its table outgrows the limit with the first row, the journal beside it after some."""
+    monkeypatch.setattr(tables, "SAVE_EVERY_S", save_every_s)
     out = tmp_path / "campaign"
     child = start(
         "campaign", "--device", "cpu", "--no-models", "-o", out, "--budget", "10h", most_bytes=3_000
