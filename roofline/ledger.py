@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from workloads.work import Role
+from workloads.work import HOSTS, Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,11 @@ BEHIND = {
     Role.KV_WRITE: "new positions only; the cache stays",
     Role.SCORES: "to memory and back around the softmax",
     Role.WIRE: "over the link; no memory traffic",
+    Role.HOST: "over the link to the host; no memory traffic",
+    Role.DISK: "between the host and its disks",
+    Role.HOST_MEMORY: "read by the host's processors from their own memory",
 }
+ELSEWHERE = (Role.WIRE, Role.HOST, *HOSTS)  # what passes links or stays in the host
 FUSED = "fused: "  # its activations stay on the chip
 
 
@@ -57,9 +61,9 @@ def ledger(prediction: Prediction) -> list[dict[str, Any]]:
 
 
 def totals(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Bytes by role, and `bytes`: the memory traffic, which is all but the wire's."""
+    """Bytes by role, and `bytes`: the traffic of the device's own memory."""
     roles = {str(role): sum(r["total_bytes"] for r in rows if r["role"] == role) for role in Role}
-    return {**roles, "bytes": sum(size for role, size in roles.items() if role != Role.WIRE)}
+    return {**roles, "bytes": sum(roles[role] for role in Role if role not in ELSEWHERE)}
 
 
 def formulas(prediction: Prediction) -> dict[str, str]:
@@ -69,8 +73,8 @@ def formulas(prediction: Prediction) -> dict[str, str]:
 
 
 def _moving(prediction: Prediction) -> list[Row]:
-    """The rows that are operators; waiting for launches moves nothing."""
-    return [row for row in prediction.rows if row.kind != "launch"]
+    """The rows that are operators; waiting for the host moves nothing."""
+    return [row for row in prediction.rows if row.kind not in ("launch", "engine")]
 
 
 def _widths(operator: Operator) -> Iterator[float | None]:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from hwspecs import load_device
+from roofline import api
 from roofline.ledger import COLUMNS, formulas, ledger, totals
 from roofline.predict import Prediction, predict
 from roofline.scenario import Scenario
@@ -37,6 +39,32 @@ def test_the_sums_are_the_totals_to_the_byte(phase: str, weights: str, conventio
     assert sums["kv_read"] + sums["kv_write"] == prediction.total("kv_bytes")
     assert sums["input"] + sums["output"] + sums["scores"] == prediction.total("activation_bytes")
     assert sums["wire"] == prediction.total("comm_bytes") > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "technique"),
+    [
+        ("Llama-3.1-8B", "flexgen:weights_host=80"),
+        ("Llama-3.1-8B", "flexgen:attention=host"),
+        ("Mixtral-8x7B", "expert-offloading:compute=host"),
+    ],
+)
+def test_what_passes_links_is_no_traffic_of_the_device(model: str, technique: str) -> None:
+    sheet, link = DEVICE.datasheet, DEVICE.datasheet.links["pcie"]
+    sheet = replace(sheet, links={**sheet.links, "disk": link, "host_memory": link})
+    device = replace(DEVICE, datasheet=sheet)
+    prediction = api.predict(model, device, prompt=500, output=20, techniques=[technique])
+    sums = totals(ledger(prediction))
+    assert sums["bytes"] == pytest.approx(prediction.total("bytes"), rel=1e-14)
+    for role in ("host", "disk", "host_memory"):
+        assert sums[role] == pytest.approx(prediction.total(f"{role}_bytes"), rel=1e-14)
+    assert sums["host"] + sums["host_memory"] > 0
+
+
+def test_time_of_an_engine_moves_nothing() -> None:
+    prediction = api.predict("Llama-3.1-8B", "h100", output=20, engine="eager")
+    sums = totals(ledger(prediction))
+    assert sums["bytes"] == pytest.approx(prediction.total("bytes"), rel=1e-14)
 
 
 @pytest.mark.parametrize("path", MODELS.paths(), ids=lambda path: path.stem)
