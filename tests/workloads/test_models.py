@@ -18,7 +18,7 @@ from workloads.blocks import AttentionBlock, MlpBlock
 from workloads.catalogue import MODELS, _names, agrees, load_model
 from workloads.config import Config
 from workloads.dtypes import Precision
-from workloads.families import FAMILIES, READERS, build, kin
+from workloads.families import FAMILIES, READERS, build, kin, multimodal
 from workloads.operators import Gemm, Norm
 from workloads.phases import (
     ActiveConvention,
@@ -101,7 +101,16 @@ def test_every_family_has_a_shipped_model_or_is_compared_at_small_sizes() -> Non
     shipped = {load_model(path).model.family for path in FILES}
     hybrids = {"falcon_mamba", "bamba", "falcon_h1", "granitemoehybrid", "zamba2"}
     hybrids |= {"minimax", "minimax_text_01", "minimax_m1"}
-    small = {*kin.FAMILY, *hybrids, "vaultgemma", "gpt_bigcode", "gpt_neo", "xglm", "glm4_moe_lite"}
+    small = {
+        *kin.FAMILY,
+        *multimodal.FAMILY,
+        *hybrids,
+        "vaultgemma",
+        "gpt_bigcode",
+        "gpt_neo",
+        "xglm",
+        "glm4_moe_lite",
+    }
     small |= {
         "gemma4_unified_text",
         "mistral4",
@@ -150,10 +159,27 @@ DEEPSEEK_MOE = {
     **{"num_experts_per_tok": 6, "first_k_dense_replace": 1},
 }
 
+DEEPSEEK_OCR = {
+    **sizes(1280, 6848, 12, 10, 129_280),
+    **{"use_mla": False, "kv_lora_rank": None, "q_lora_rank": None, "qk_nope_head_dim": 0, "v_head_dim": 0},
+    **{"qk_rope_head_dim": 0, "num_key_value_heads": 10, "moe_intermediate_size": 896},
+    **{"n_routed_experts": 64, "n_shared_experts": 2, "num_experts_per_tok": 6, "first_k_dense_replace": 1},
+}
+ERNIE_VL = {  # as its authors write it: text, images
+    **sizes(2560, 12288, 28, 20, 103_424),
+    **{"num_key_value_heads": 4, "moe_num_experts": [64, 64], "moe_intermediate_size": [1536, 512]},
+    **{"moe_k": 6, "moe_num_shared_experts": 2, "moe_layer_start_index": [1, 1]},
+    **{"moe_layer_end_index": [29, 28], "moe_layer_interval": 1},
+}
+
 
 @pytest.mark.parametrize(
     ("family", "fields", "whole", "active", "convention"),
     [
+        # arXiv:2510.18234: 3B, of which 570M for a token
+        ("deepseek_v2", DEEPSEEK_OCR, "3B", "0.57B", "without input embedding"),
+        # baidu/ERNIE-4.5-VL-28B-A3B-PT without its experts of images: ERNIE-4.5-21B-A3B
+        ("ernie4_5_moe_vl", ERNIE_VL, "21B", "3B", "without input embedding"),
         # inclusionAI/Ling-mini-2.0: 16.26B, of which 1.4B for a token, 789M without embeddings
         ("bailing_moe_v2", LING, "16.26B", "1.4B", "all"),
         ("bailing_moe", LING, "16.26B", "789M", "without embeddings"),

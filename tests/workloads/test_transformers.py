@@ -38,6 +38,7 @@ from workloads.families import (
     latent,
     llama,
     longcat,
+    multimodal,
     parallel,
     varied,
 )
@@ -90,6 +91,7 @@ VLLM_ALONE = {"deepseek", "internlm2", "bailing_moe", "bailing_moe_v2", "minicpm
 FAMILIES = {
     *llama.FAMILY,
     *kin.FAMILY,
+    *multimodal.FAMILY,
     *gemma.FAMILY,
     *gpt.FAMILY,
     *parallel.FAMILY,
@@ -105,6 +107,8 @@ ON_META = sorted(FAMILIES - LOOPS)
 ALIASES = {  # model types of the same code in other libraries
     "kimi_k2": "deepseek_v3",
     "mimo": "qwen2",
+    "phi4mm": "phi4_multimodal",
+    "ernie4_5_moe_vl": "ernie4_5_vl_moe_text",
     "mimo_v2": "mimo_v2_flash",
     **dict.fromkeys(("minimax_m3", "minimax_m3_text"), "minimax_m3_vl_text"),
 }
@@ -114,6 +118,7 @@ EAGER = {
     "hy_v4",
     "granite_swa",
     "granitemoe_swa",
+    "flint",
     "mimo_v2_flash",
     "gemma2",
     "vaultgemma",
@@ -130,6 +135,10 @@ UNNAMED = {
     "granite4_vision_text": ("granite4_vision", "Granite4VisionTextModel"),
     "paddleocr_vl_text": ("paddleocr_vl", "PaddleOCRTextModel"),
     "step3p5": ("step3p7", "Step3p7TextModel"),
+    "cosmos3_edge_text": ("cosmos3_edge", "Cosmos3EdgeTextModel"),
+    "deepseek_ocr2_text": ("deepseek_ocr2", "DeepseekOcr2TextModel"),
+    "ernie4_5_vl_moe_text": ("ernie4_5_vl_moe", "Ernie4_5_VLMoeTextModel"),
+    "molmo2_text": ("molmo2", "Molmo2TextModel"),
     "qwen2_5_omni_text": ("qwen2_5_omni", "Qwen2_5OmniThinkerTextModel"),
     "qwen3_omni_moe_text": ("qwen3_omni_moe", "Qwen3OmniMoeThinkerTextModel"),
 }
@@ -163,6 +172,13 @@ class Decoder(torch.nn.Module):  # type: ignore[misc]  # torch is optional here
         return self.lm_head(self.model(**inputs).last_hidden_state[:, -logits_to_keep:])
 
 
+class HandsOn(torch.nn.Module):  # type: ignore[misc]  # torch is optional here
+    """What stands in for towers that a text does not pass."""
+
+    def forward(self, _: Any, embedded: Any, **__: Any) -> Any:
+        return embedded
+
+
 def reference(fields: dict[str, Any], device: str = "meta") -> Any:
     """The transformers model of a config: on the meta device shapes only, no weights."""
     rest = {name: value for name, value in fields.items() if name != "model_type"}
@@ -177,6 +193,11 @@ def reference(fields: dict[str, Any], device: str = "meta") -> Any:
             attn_implementation="eager" if kind in EAGER or device == "cpu" else "sdpa",
             dtype=torch.bfloat16,
         )
+    for module in model.modules():
+        if hasattr(module, "vision_moe"):  # ERNIE's experts of images
+            del module.vision_moe
+        if hasattr(module, "embed_tokens_extend"):  # Phi-4's towers, which hand texts on
+            module.embed_tokens_extend = HandsOn()
     if hasattr(config, "num_kv_shared_layers"):  # else layers that borrow keys run for the last position
         model.config.output_hidden_states = True
     return model.eval().requires_grad_(False)
@@ -277,6 +298,7 @@ NO_MODEL |= {
     "gpt_neo",
     "xglm",
     *kin.FAMILY,
+    *multimodal.FAMILY,
     *gated.FAMILY,
     *block_sparse.FAMILY,
 }
@@ -441,6 +463,26 @@ OWN: dict[str, dict[str, Any]] = {  # what a family's smallest config needs besi
     "mistral_large4_text": {**LATENT, **INDEX},
     "cohere2_moe": {"num_experts": 5, "num_experts_per_tok": 3, "head_dim": 10},
     "aria_text": {"moe_num_experts": 5, "moe_topk": 3},
+    "flint": {**GATED, "num_experts": 5, "shared_expert_intermediate_size": 33, "mlp_only_layers": [0]},
+    "kolibri1": {**GATED, "num_experts": 5, "shared_expert_intermediate_size": 33},
+    "cosmos3_edge_text": {"head_dim": 10, **in_sections(2, 1, 2)},
+    "deepseek_ocr2_text": {
+        "n_routed_experts": 8,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": 35,
+        "mlp_layer_types": ["dense", "sparse"],
+    },
+    **{
+        family: {"moe_num_experts": 5, "moe_k": 3, "moe_intermediate_size": [35, 33], **in_sections(1, 1, 3)}
+        for family in ("ernie4_5_vl_moe_text", "ernie4_5_moe_vl")
+    },
+    "molmo2_text": {"head_dim": 10},
+    "cohere_compass_text": {
+        "rope_parameters": {
+            "full_attention": None,
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 2]},
+        }
+    },
     "mellum": {"num_experts": 5, "num_experts_per_tok": 3, "moe_intermediate_size": 35, "head_dim": 10},
     "afmoe": {**GATED, "num_experts": 5},
     "laguna": {**GATED, "num_experts": 5, "layer_types": list(WINDOW_TYPES)},
@@ -495,7 +537,11 @@ def small(family: str, **changes: Any) -> dict[str, Any]:
 SPARSE_BY_NAME = ("glm4_moe_lite", "hy_v4")  # whose configs heed no first_k_dense_replace
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((family, {}) for family in ON_META),
-    *((family, {"tie_word_embeddings": tied}) for family in ON_META for tied in (False, True)),
+    *(
+        (family, {"tie_word_embeddings": tied})
+        for family in ON_META
+        for tied in (False, family != "molmo2_text")
+    ),
     *((family, {"num_key_value_heads": heads}) for family in LLAMAS for heads in (1, 6)),
     *((family, {"head_dim": 22}) for family in LLAMAS if family != "olmoe"),
     *((family, {"num_hidden_layers": 13}) for family in ("gemma2", "gemma3_text", "gpt_oss")),
@@ -533,6 +579,12 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("minicpm3", dict.fromkeys(("q_lora_rank", "v_head_dim")) | {"mlp_bias": True}),
     ("mistral_large4_text", {"num_hidden_layers": 5, "kv_source_layers": [0, 0, 2, 3, 3]}),
     ("mistral_large4_text", {"indexer_types": ["full", "shared"], "no_rope_layers": [0, 1]}),
+    ("molmo2_text", {"qk_norm_type": "olmo", "norm_after": True, "attention_bias": True}),
+    ("flint", {"num_hidden_layers": 7, "attention_bias": True}),
+    ("kolibri1", {"num_hidden_layers": 7}),
+    ("deepseek_ocr2_text", {"mlp_bias": True, "attention_bias": True, "n_shared_experts": 1}),
+    ("ernie4_5_vl_moe_text", {"mlp_layer_types": ["sparse", "dense"], "use_bias": True}),
+    ("cohere_compass_text", {"layer_types": list(WINDOW_TYPES)}),
     ("cohere2_moe", {"first_k_dense_replace": 1, "num_shared_experts": 2, "rms_norm_eps": 1e-5}),
     ("cohere2_moe", {"mlp_layer_types": ["dense", "sparse"], "prefix_dense_intermediate_size": 81}),
     ("aria_text", {"attention_bias": True, "mlp_bias": True, "moe_num_shared_experts": 1}),
@@ -630,6 +682,8 @@ def test_the_activation_is_the_one_that_a_config_names(family: str) -> None:
         ("cwm", {}),
         ("cohere2_moe", {"first_k_dense_replace": 2, "prefix_dense_sliding_window_pattern": 2}),
         ("granite_swa", {}),
+        ("flint", {}),
+        ("kolibri1", {}),
         ("granitemoe_swa", {"layer_types": [*WINDOW_TYPES, *["full_attention"] * 7]}),
         ("starcoder2", {"sliding_window": 16}),
         ("cohere2", {"sliding_window_pattern": 2}),

@@ -23,10 +23,15 @@ READERS: dict[str, str] = {
         "ministral3 seed_oss helium smollm3 arcee nemotron jais2 apertus diffllama cwm starcoder2 "
         "stablelm ernie4_5 ernie4_5_moe hunyuan_v1_dense hunyuan_v1_moe dots1 hy_v3 solar_open "
         "internlm3 iquestcoder persimmon olmo olmo2 flex_olmo olmo3 exaone4 exaone_moe cohere "
-        "cohere2 bitnet nanochat mellum aria_text mimo deepseek internlm2 bailing_moe "
-        "bailing_moe_v2 minicpm orion qwen2_vl_text qwen2_5_vl_text qwen3_vl_text qwen3_vl_moe_text "
-        "qwen2_5_omni_text qwen3_omni_moe_text granite4_vision_text granite_docling_text "
-        "hunyuan_vl_text paddleocr_vl_text glm_ocr_text glm4v_text glm4v_moe_text cohere2_moe"
+        "cohere2 bitnet nanochat mellum aria_text kolibri1 mimo deepseek internlm2 bailing_moe "
+        "bailing_moe_v2 minicpm orion cohere2_moe flint"
+    ),
+    "multimodal": (
+        "qwen2_vl_text qwen2_5_vl_text qwen3_vl_text qwen3_vl_moe_text qwen2_5_omni_text "
+        "qwen3_omni_moe_text granite4_vision_text granite_docling_text hunyuan_vl_text "
+        "paddleocr_vl_text glm_ocr_text glm4v_text glm4v_moe_text cohere_compass_text "
+        "cosmos3_edge_text deepseek_ocr2_text phi4_multimodal phi4mm ernie4_5_vl_moe_text "
+        "ernie4_5_moe_vl molmo2_text"
     ),
     "gpt": "gpt2 gpt_bigcode gpt_neo opt xglm",
     "gemma": "gemma3n_text gemma4_text gemma4_unified_text",

@@ -52,7 +52,10 @@ def hunyuan(config: Config, layers: int) -> list[Block]:
 
 
 def ernie(config: Config, layers: int) -> list[Block]:
-    """ERNIE 4.5: experts between two layers that fields name; a bias corrects each choice."""
+    """ERNIE 4.5: experts between two layers that fields name; a bias corrects each choice.
+
+    transformers names the kinds of the layers of its vision models instead.
+    """
     count = config.size("moe_num_experts", default=64)
     top_k = config.size("moe_k", default=6)
     config.within("moe_k", top_k, "moe_num_experts", count)
@@ -70,7 +73,8 @@ def ernie(config: Config, layers: int) -> list[Block]:
     )
     first, last = config.count("moe_layer_start_index", 1), config.count("moe_layer_end_index", layers - 1)
     every = config.size("moe_layer_interval", default=1)
-    return [sparse if first <= i <= last and (i + 1) % every == 0 else dense for i in range(layers)]
+    between = [first <= i <= last and (i + 1) % every == 0 for i in range(layers)]
+    return [sparse if here else dense for here in sparse_layers(config, layers) or between]
 
 
 def gpt_oss(config: Config, layers: int) -> list[Block]:
@@ -86,7 +90,9 @@ def qwen(config: Config, layers: int) -> list[Block]:
     step = config.size("decoder_sparse_step", default=1)
     dense = set(config.indices("mlp_only_layers", layers) or ())
     act = activation(config, "hidden_act", default="silu")
-    shared = config.count("shared_expert_intermediate_size", 5632) if config.kind == "qwen2_moe" else 0
+    shared = 0
+    if config.kind in QWEN_SHARED:
+        shared = config.count("shared_expert_intermediate_size", QWEN_SHARED[config.kind])
     default = QWEN_EXPERTS.get(config.kind, (128, 8))
     sparse = routed(
         config,
@@ -96,14 +102,18 @@ def qwen(config: Config, layers: int) -> list[Block]:
         default=default[0],
         top_k=default[1],
         shared=MlpBlock(shared, act) if shared else None,
-        shared_gate=shared > 0,
+        shared_gate=shared > 0 and config.kind == "qwen2_moe",
     )
     default_sparse = [i not in dense and (i + 1) % step == 0 for i in range(layers)]
     is_sparse = sparse_layers(config, layers) or default_sparse  # stated by Mellum
     return [sparse if here else gated_mlp(config) for here in is_sparse]
 
 
-QWEN_EXPERTS = {"qwen2_moe": (60, 4), "qwen3_vl_moe_text": (60, 4), "mellum": (64, 8)}
+QWEN_EXPERTS = {  # number, chosen
+    **{"qwen2_moe": (60, 4), "qwen3_vl_moe_text": (60, 4), "mellum": (64, 8)},
+    **{"flint": (256, 6), "kolibri1": (384, 6)},
+}
+QWEN_SHARED = {"qwen2_moe": 5632, "flint": 1024, "kolibri1": 512}  # width of the shared expert
 
 
 def aria(config: Config, layers: int) -> list[Block]:
@@ -150,7 +160,7 @@ def deepseek(config: Config, layers: int) -> list[Block]:
     act = activation(config, "hidden_act", default="silu")
     bias = kind in BIASED and config.flag("mlp_bias", False)
     prefix = "num" if config.fields.get("num_shared_experts") is not None else "n"
-    shared = config.count(f"{prefix}_shared_experts", 2 if kind == "deepseek_v2" else 1)
+    shared = config.count(f"{prefix}_shared_experts", 2 if kind in TWO_SHARED else 1)
     sparse = routed(
         config,
         "n_routed_experts",
@@ -171,11 +181,12 @@ def sparse_layers(config: Config, layers: int) -> list[bool] | None:
     return None if words is None else [word == "sparse" for word in words]
 
 
-BIASED = ("deepseek_v2", "hy_v3")  # whose dense layers and shared experts heed mlp_bias
+TWO_SHARED = ("deepseek_v2", "deepseek_ocr2_text")  # by default
+BIASED = ("deepseek_v2", "deepseek_ocr2_text", "hy_v3")  # whose dense layers and shared experts heed mlp_bias
 DEFAULT_FIRST = {  # of first_k_dense_replace; 3 in the others
     kind: first
     for first, kinds in (
-        (0, "deepseek deepseek_v2 dots1 solar_open mistral4 bailing_moe bailing_moe_v2"),
+        (0, "deepseek deepseek_v2 deepseek_ocr2_text dots1 solar_open mistral4 bailing_moe bailing_moe_v2"),
         (
             1,
             "glm4_moe glm4v_moe_text glm4_moe_lite exaone_moe hy_v3 hy_v4 kimi_linear axk1 "

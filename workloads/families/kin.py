@@ -16,10 +16,8 @@ from workloads.model import Model
 _USE_BIAS = ("use_bias", "use_bias", "use_bias")
 _OLMO2 = Quirks(input_norms=False, post_norms=True, qk_norm=RMS_NORM, qk_norm_whole=True)
 _FOURTH_FULL = Quirks(window=4096, every_nth_full=4, period=PERIOD, unrotated="full")
-_EXAONE = replace(_FOURTH_FULL, biases=("", "", ""), qk_norm=RMS_NORM)
-_ERNIE = Quirks(biases=_USE_BIAS, kv_heads=2, head_dim=128, tied=True)
-_QWEN2_VL = replace(LLAMA["qwen2"], kv_heads=8, first_full=80)
-_QWEN3_VL = Quirks(qk_norm=RMS_NORM, kv_heads=32, head_dim=128)
+EXAONE = replace(_FOURTH_FULL, biases=("", "", ""), qk_norm=RMS_NORM)
+ERNIE = Quirks(biases=_USE_BIAS, kv_heads=2, head_dim=128, tied=True)
 _BAILING = Quirks(
     biases=("use_qkv_bias", "use_bias", "use_bias"),
     fused_qkv=True,
@@ -77,7 +75,7 @@ QUIRKS = {
         qk_norm_whole=True,
         rotary=0.25,
     ),
-    "ernie4_5": _ERNIE,
+    "ernie4_5": ERNIE,
     "ernie4_5_moe": Quirks(
         biases=_USE_BIAS, kv_heads=4, tied=True, head_bias="use_bias", feed_forward=experts.ernie
     ),
@@ -106,8 +104,8 @@ QUIRKS = {
     "olmo2": _OLMO2,
     "flex_olmo": replace(_OLMO2, feed_forward=experts.in_each("num_experts", 7, 5)),
     "olmo3": replace(_OLMO2, window=4096, every_nth_full=4),
-    "exaone4": replace(_EXAONE, input_norms=False, post_norms=True),
-    "exaone_moe": replace(_EXAONE, feed_forward=experts.deepseek),
+    "exaone4": replace(EXAONE, input_norms=False, post_norms=True),
+    "exaone_moe": replace(EXAONE, feed_forward=experts.deepseek),
     "cohere": Quirks(
         norm=BARE_LAYER_NORM,
         parallel=True,
@@ -125,6 +123,15 @@ QUIRKS = {
         qk_norm=RMS_NORM, kv_heads=4, head_dim=128, window=1024, every_nth_full=1, feed_forward=experts.qwen
     ),
     "aria_text": Quirks(feed_forward=experts.aria),
+    "kolibri1": replace(
+        EXAONE,
+        head_dim=128,
+        kv_heads=4,
+        window=513,
+        every_nth_full=5,
+        post_norms=True,
+        feed_forward=experts.qwen,
+    ),
     "mimo": LLAMA["qwen2"],  # MiMo-7B (vLLM, models/mimo.py)
     # By vLLM's code alone: DeepSeekMoE, InternLM 2, Ling and Ring, MiniCPM, Orion (models/*.py).
     "deepseek": Quirks(feed_forward=experts.deepseek),
@@ -133,20 +140,6 @@ QUIRKS = {
     "bailing_moe_v2": _BAILING,
     "minicpm": Quirks(tied=True),
     "orion": Quirks(norm=LAYER_NORM),
-    # Decoders of vision models, whose towers `families.vision` does not read.
-    "qwen2_vl_text": _QWEN2_VL,
-    "qwen2_5_vl_text": _QWEN2_VL,
-    "qwen3_vl_text": _QWEN3_VL,
-    "qwen3_vl_moe_text": replace(_QWEN3_VL, kv_heads=16, head_dim=None, tied=True, feed_forward=experts.qwen),
-    "qwen2_5_omni_text": replace(_QWEN2_VL, kv_heads=4, tied=True),
-    "qwen3_omni_moe_text": Quirks(qk_norm=RMS_NORM, kv_heads=4, feed_forward=experts.qwen),
-    "granite4_vision_text": Quirks(),
-    "granite_docling_text": Quirks(kv_heads=4, tied=True),
-    "hunyuan_vl_text": Quirks(qk_norm=RMS_NORM, tied=True),
-    "paddleocr_vl_text": _ERNIE,
-    "glm_ocr_text": replace(LLAMA["glm4"], biases=("", "", ""), kv_heads=8, rotary=1.0),
-    "glm4v_text": replace(LLAMA["glm4"], biases=("", "", ""), qkv_bias=True, head_dim=None, rotary=1.0),
-    "glm4v_moe_text": replace(LLAMA["glm4_moe"], biased=("attention_bias",), qk_norm=None),
 }
 
 
@@ -172,6 +165,26 @@ def _cohere2_moe(config: Config) -> Model:
     return replace(model, stack=replace(model.stack, layers=layers))
 
 
+def _flint(config: Config) -> Model:
+    """Flint: its first two layers are dense and see all, as do every fourth behind them and the last."""
+    count, fields = config.layers("num_hidden_layers"), dict(config.fields)
+    if fields.get("layer_types") is None:
+        full = {0, *range(1, count, 4), count - 1}
+        fields["layer_types"] = [WINDOW_TYPES[i in full] for i in range(count)]
+    if fields.get("mlp_only_layers") is None:
+        fields["mlp_only_layers"] = [0, 1][:count]
+    own = Quirks(
+        qk_norm=RMS_NORM,
+        kv_heads=4,
+        head_dim=128,
+        sinks=True,
+        window=513,
+        unrotated="full",
+        feed_forward=experts.qwen,
+    )
+    return readers({config.kind: own})[config.kind](Config(fields, config.origin))
+
+
 def _rotated(layer: Layer) -> Layer:
     attention, wide = layer.blocks
     assert isinstance(attention, AttentionBlock)
@@ -180,4 +193,4 @@ def _rotated(layer: Layer) -> Layer:
     return replace(layer, blocks=(replace(attention, rotary_dim=attention.head_dim), wide))
 
 
-FAMILY = {**readers(QUIRKS), "cohere2_moe": _cohere2_moe}
+FAMILY = {**readers(QUIRKS), "cohere2_moe": _cohere2_moe, "flint": _flint}

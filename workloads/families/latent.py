@@ -9,6 +9,7 @@ them.
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 
 from workloads.blocks import Block, Indexer, MlaBlock, MlpBlock
 from workloads.config import Config
@@ -34,6 +35,8 @@ INDEXER_TYPES = ("full", "shared")
 
 
 def _model(config: Config) -> Model:
+    if not config.flag("use_mla", True):  # DeepSeek-VL2 and DeepSeek-OCR
+        return import_module("workloads.families.multimodal").without_latents(config)  # type: ignore[no-any-return]
     hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
     dense = config.kind in DENSE
     wide = [gated_mlp(config, config.flag("mlp_bias", False))] * count if dense else deepseek(config, count)

@@ -48,7 +48,8 @@ class Quirks:
     head_bias: str = "lm_head_bias"  # the field that says so
     head_dim: int | None = None  # default where it is not hidden / heads
     rotary: float = 1.0  # share of a head that rotates, by default
-    # Layers without positions: "listed" in no_rope_layers, "full" attention, or a layer_rope_theta of 0.
+    # Layers without positions: "listed" in no_rope_layers, "full" attention, those with a "theta" of 0 in
+    # layer_rope_theta, those with a "null" for their kind in rope_parameters.
     unrotated: str = ""
     activation: str = "silu"
     gated: bool = True
@@ -201,6 +202,9 @@ def _rotates(config: Config, quirks: Quirks, windows: list[int | None]) -> list[
         return [window is not None for window in windows]
     if quirks.unrotated == "theta" and (bases := config.from_zero("layer_rope_theta", len(windows))):
         return [base > 0 for base in bases]
+    if quirks.unrotated == "null":
+        rope = config.nested("rope_parameters").fields
+        return [rope.get(WINDOW_TYPES[window is None], True) is not None for window in windows]
     return [True] * len(windows)
 
 
