@@ -10,27 +10,12 @@ from workloads.sharing import check_sharing
 from workloads.techniques.base import Target, Technique
 
 
-def _check_shapes(technique: Technique, schedule: Schedule) -> None:
-    """InputError for shapes that the devices sharing the model can no longer divide."""
-    main = schedule.main
-    try:
-        check_sharing(main.model, main.setting, main.batch)
-    except InputError as error:
-        raise InputError(f"{technique.name} is not applicable: with it {error}") from None
-
-
 def compose(techniques: Iterable[Technique], schedule: Schedule, target: Target) -> Schedule:
     """The schedule with all techniques, each once, in their own order, not the given one.
 
     Raises InputError where two exclude each other or one is not applicable, with the reason.
     """
-    for technique in in_order(techniques):
-        reason = technique.refuse(schedule, target)
-        if reason is not None:
-            raise InputError(f"{technique.name} is not applicable: {reason}.")
-        schedule = technique.apply(schedule)
-        _check_shapes(technique, schedule)
-    return schedule
+    return compose_for(techniques, schedule, [target])[0]
 
 
 def compose_for(
@@ -38,7 +23,8 @@ def compose_for(
 ) -> tuple[Schedule, list[bool]]:
     """The schedule with all techniques, the same on every device, and the devices that allow it.
 
-    Raises InputError where none does, with the first one's reason.
+    Raises InputError where none does, with the first one's reason, or where the devices that share the model
+    cannot divide its shapes any more.
     """
     allowed = [True] * len(targets)
     for technique in in_order(techniques):
@@ -47,7 +33,11 @@ def compose_for(
         if None not in reasons:
             raise InputError(f"{technique.name} is not applicable: {reasons[0]}.")
         schedule = technique.apply(schedule)
-        _check_shapes(technique, schedule)
+        main = schedule.main
+        try:
+            check_sharing(main.model, main.setting, main.batch)
+        except InputError as error:
+            raise InputError(f"{technique.name} is not applicable: with it {error}") from None
     return schedule, allowed
 
 

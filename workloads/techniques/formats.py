@@ -6,11 +6,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from workloads.dtypes import FORMATS, bytes_per_element, compute_dtype
+from workloads.dtypes import bytes_per_element, compute_dtype
 from workloads.phases import Named
 from workloads.schedule import Schedule
 from workloads.techniques.base import Target, Technique, parameter
 from workloads.techniques.changes import each_row, in_format, is_projection, on_projections, with_weights
+
+
+def _no_units(target: Target, format: str) -> str | None:
+    """Why a device cannot multiply in a format; None where it can."""
+    unit = compute_dtype(format)
+    return None if unit in target.dtypes else f"{target.name} has no matrix peak for {unit}"
+
+
+def _narrower(schedule: Schedule, format: str) -> str | None:
+    """Why weights cannot be brought to a format; None where they are as wide or wider."""
+    weights = schedule.main.setting.precision.weights
+    if bytes_per_element(weights) < bytes_per_element(format):
+        return f"weights in {weights} are narrower than {format} already"
+    return None
 
 
 @dataclass(frozen=True)
@@ -56,10 +70,7 @@ class WeightOnly(Technique):
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
         """Weights that are narrower already are not widened."""
-        precision = schedule.main.setting.precision
-        if bytes_per_element(precision.weights) < FORMATS[self.format][0] / 8:
-            return f"weights in {precision.weights} are narrower than {self.format} already"
-        return None
+        return _narrower(schedule, self.format)
 
     def apply(self, schedule: Schedule) -> Schedule:
         """The embedding, the vocabulary projection, norms and routers stay as they are."""
@@ -93,14 +104,8 @@ class WeightActivation(Technique):
     )
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """The matrix units must know the format."""
-        unit = compute_dtype(self.format)
-        if unit not in target.dtypes:
-            return f"{target.name} has no matrix peak for {unit}"
-        weights = schedule.main.setting.precision.weights
-        if bytes_per_element(weights) < FORMATS[self.format][0] / 8:
-            return f"weights in {weights} are narrower than {self.format} already"
-        return None
+        """The matrix units must know the format, and weights must not be narrower."""
+        return _no_units(target, self.format) or _narrower(schedule, self.format)
 
     def apply(self, schedule: Schedule) -> Schedule:
         """The embedding, the vocabulary projection, attention, norms and routers stay as they are."""
@@ -131,10 +136,8 @@ class WeightFourActivationEight(Technique):
     activations: str = parameter("int8", "in which products multiply", among=("int8", "fp8"))
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """The matrix units must support the format of activations."""
-        if self.activations not in target.dtypes:
-            return f"{target.name} has no matrix peak for {self.activations}"
-        return None
+        """The matrix units must support the format of activations, and weights must not be narrower."""
+        return _no_units(target, self.activations) or _narrower(schedule, self.weights)
 
     def apply(self, schedule: Schedule) -> Schedule:
         """The embedding, the vocabulary projection, attention, norms and routers stay as they are."""
@@ -161,13 +164,8 @@ class Int8Outliers(Technique):
     outliers: float = parameter(0.001, "share of columns with outliers (the paper: 0.1 %)", low=0, high=1)
 
     def refuse(self, schedule: Schedule, target: Target) -> str | None:
-        """The matrix units must support int8, and weights must be wider."""
-        if "int8" not in target.dtypes:
-            return f"{target.name} has no matrix peak for int8"
-        weights = schedule.main.setting.precision.weights
-        if bytes_per_element(weights) < 1:
-            return f"weights in {weights} are narrower than int8 already"
-        return None
+        """The matrix units must support int8, and weights must not be narrower."""
+        return _no_units(target, "int8") or _narrower(schedule, "int8")
 
     def apply(self, schedule: Schedule) -> Schedule:
         """Both products run one after the other, and the second reads its columns again (section 3.2)."""

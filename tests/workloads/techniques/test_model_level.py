@@ -14,7 +14,9 @@ from tests.workloads.techniques.asking import BASE, DEVICE, MODEL, SCENARIO, num
 from workloads.blocks import AttentionBlock
 from workloads.catalogue import load_model
 from workloads.config import Config
+from workloads.dtypes import Precision
 from workloads.families import build
+from workloads.step import Setting
 from workloads.techniques.registry import parse
 
 
@@ -225,6 +227,13 @@ def test_tokens_that_pass_by_are_not_processed() -> None:
 def test_four_bit_weights_multiply_in_eight() -> None:
     w4a8, w8 = predicted("w4a8"), predicted("w8a8:format=int8")
     assert w4a8.time_s("prefill") == pytest.approx(w8.time_s("prefill"), rel=0.02)
+
+
+@pytest.mark.parametrize("words", ["awq", "w8a8", "w4a8", "llm-int8"])
+def test_narrower_weights_are_not_widened(words: str) -> None:
+    narrow = replace(SCENARIO, setting=Setting(Precision.of("int3")))
+    with pytest.raises(InputError, match="weights in int3 are narrower than int"):
+        predicted(words, scenario=narrow)
 
 
 def test_training_for_it_changes_nothing_in_inference() -> None:
