@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from specfiles.frozen import dataclass
-from workloads.blocks.base import Block, NormShape, Part, Place
+from workloads.blocks.base import UNSCALED, Block, NormShape, Part, Place
 from workloads.blocks.condition import modulated, of_sequences
 from workloads.blocks.hyper import GatedStreams, Streams
 from workloads.blocks.past import PastSums
@@ -28,6 +28,8 @@ class Layer:
     input_norms: bool = True  # each block's input is normalised
     # Each block's result is normalised before it is added (Gemma 2), or that of one branch.
     post_norms: bool | str = False
+    unscaled_post_norm: str = ""  # the branch whose norm behind it has no scale (Muse Spark)
+    gated_residuals: bool = False  # a sigmoid of a vector weighs the stream and what is added (Muse Spark)
     stream_norms: bool = False  # the stream is normalised after each addition (BERT)
     parallel: bool = False  # all blocks read the same stream, and their results are added at once (GPT-J)
     shared_norm: bool = False  # parallel blocks share one norm of their input
@@ -67,13 +69,14 @@ class Layer:
             yield from _prefixed(block, place)
             yield from _summed(place, block)
             if self.post_norms in (True, block.branch) and block.adds:
-                yield self._norm(place, f"{block.branch}_post_norm")
+                shape = UNSCALED if self.unscaled_post_norm == block.branch else self.norm
+                yield f"{block.branch}_post_norm", shape, place.norm(place.tokens, place.hidden, shape)
             if self.condition:
                 yield f"{block.branch}_gate", None, modulated(place, gate=True)
             if streams is not None:
                 yield from streams.spread(place, block.branch)
             elif block.adds:
-                yield _added(place, block)
+                yield _added(place, block, gated=self.gated_residuals)
             if self.stream_norms:
                 yield self._norm(place, f"{block.branch}_stream_norm")
 
@@ -134,6 +137,7 @@ def _summed(place: Place, block: Block) -> Iterator[Part]:
         yield f"{block.branch}_allreduce", None, reduce
 
 
-def _added(place: Place, block: Block) -> Part:
-    residual = Residual(place.tokens, place.hidden, place.setting.precision.wide, place.fused)
-    return f"{block.branch}_residual", None, residual
+def _added(place: Place, block: Block, gated: bool = False) -> Part:
+    learned = place.hidden if gated else 0
+    residual = Residual(place.tokens, place.hidden, place.setting.precision.wide, place.fused, learned)
+    return f"{block.branch}_residual", gated, residual

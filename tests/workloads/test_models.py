@@ -128,6 +128,9 @@ def test_every_family_has_a_shipped_model_or_is_compared_at_small_sizes() -> Non
         "mimo_v2",
         "afmoe",
         "laguna",
+        "beam",
+        "muse_glimmer_text",
+        "muse_spark_text",
     }
     small |= {"minimax_m3_text", "minimax_m3_vl_text"}
     small -= {"qwen3_vl_text", "qwen3_vl_moe_text"}
@@ -152,6 +155,15 @@ LING_2_5 = {
 LARGE_4 = {  # defaults of transformers' class, models/mistral_large4
     **sizes(6144, 24576, 72, 64, 204_800),
     **{"moe_intermediate_size": 6144, "n_routed_experts": 128, "num_experts_per_tok": 4},
+}
+BEAM = {  # defaults of transformers' class, models/beam
+    **sizes(5120, 20480, 52, 48, 151_936),
+    **{"num_key_value_heads": 8, "moe_intermediate_size": 2560, "num_experts": 256, "num_experts_per_tok": 8},
+}
+MUSE_SPARK = {  # defaults of transformers' class, models/muse_spark
+    **sizes(8192, 16384, 62, 128, 202_048),
+    **{"num_key_value_heads": 16, "head_dim": 64, "moe_hidden_size": 4096, "moe_intermediate_size": 4096},
+    **{"num_local_experts": 256, "num_experts_per_tok": 8},
 }
 DEEPSEEK_MOE = {
     **{"hidden_size": 2048, "intermediate_size": 10944, "num_hidden_layers": 28, "num_attention_heads": 16},
@@ -185,6 +197,10 @@ ERNIE_VL = {  # as its authors write it: text, images
         ("bailing_moe", LING, "16.26B", "789M", "without embeddings"),
         # inclusionAI/Ling-2.5-1T: 1T, of which 63B for a token
         ("bailing_hybrid", LING_2_5, "1T", "63B", "all"),
+        # reflection/Beam-1.0-501B-A23B
+        ("beam", BEAM, "501B", "23B", "all"),
+        # meta-models/Muse-Spark-Open-816B-A42B, which counts no embeddings
+        ("muse_spark_text", MUSE_SPARK, "820B", "42B", "without embeddings"),
         # mistralai/Mistral-Large-4-1T-A52B
         ("mistral_large4_text", LARGE_4, "1T", "52B", "without input embedding"),
         # arXiv:2401.06066, table 2

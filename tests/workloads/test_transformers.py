@@ -137,6 +137,8 @@ UNNAMED = {
     "step3p5": ("step3p7", "Step3p7TextModel"),
     "cosmos3_edge_text": ("cosmos3_edge", "Cosmos3EdgeTextModel"),
     "deepseek_ocr2_text": ("deepseek_ocr2", "DeepseekOcr2TextModel"),
+    "muse_glimmer_text": ("muse_glimmer", "MuseGlimmerTextModel"),
+    "muse_spark_text": ("muse_spark", "MuseSparkTextModel"),
     "ernie4_5_vl_moe_text": ("ernie4_5_vl_moe", "Ernie4_5_VLMoeTextModel"),
     "molmo2_text": ("molmo2", "Molmo2TextModel"),
     "qwen2_5_omni_text": ("qwen2_5_omni", "Qwen2_5OmniThinkerTextModel"),
@@ -485,6 +487,9 @@ OWN: dict[str, dict[str, Any]] = {  # what a family's smallest config needs besi
     },
     "mellum": {"num_experts": 5, "num_experts_per_tok": 3, "moe_intermediate_size": 35, "head_dim": 10},
     "afmoe": {**GATED, "num_experts": 5},
+    "beam": {**GATED, "num_experts": 8, "n_group": 2, "topk_group": 2},
+    "muse_glimmer_text": {"head_dim": 10},
+    "muse_spark_text": {**GATED, "num_local_experts": 5, "moe_hidden_size": 33},
     "laguna": {**GATED, "num_experts": 5, "layer_types": list(WINDOW_TYPES)},
     "step3p5": {
         **{**GATED, "n_routed_experts": 9, "share_expert_dim": 33, "num_sliding_attention_heads": 8},
@@ -591,7 +596,13 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("mellum", {"mlp_layer_types": ["sparse", "dense"], "layer_types": list(WINDOW_TYPES)}),
     *((family, {"attention_bias": True}) for family in ("bitnet", "nanochat", "mellum")),
     ("afmoe", {"num_hidden_layers": 5, "num_dense_layers": 2, "num_shared_experts": 1}),
-    ("afmoe", {"attention_bias": True}),
+    *(
+        (family, {"attention_bias": True})
+        for family in ("afmoe", "beam", "muse_glimmer_text", "muse_spark_text")
+    ),
+    ("beam", {"num_hidden_layers": 7, "mlp_layer_types": ["dense"] + ["sparse"] * 6}),
+    ("muse_glimmer_text", {"num_hidden_layers": 5}),
+    ("muse_spark_text", {"num_hidden_layers": 5, "mlp_layer_types": ["dense"] + ["sparse"] * 4}),
     ("laguna", {"num_attention_heads_per_layer": [6, 8], "gating": "per-element"}),
     ("laguna", {"mlp_layer_types": ["sparse", "dense"], "layer_types": None, "attention_bias": True}),
     ("minimax_m3_vl_text", {"layer_types": None, "mlp_layer_types": None}),
@@ -682,8 +693,7 @@ def test_the_activation_is_the_one_that_a_config_names(family: str) -> None:
         ("cwm", {}),
         ("cohere2_moe", {"first_k_dense_replace": 2, "prefix_dense_sliding_window_pattern": 2}),
         ("granite_swa", {}),
-        ("flint", {}),
-        ("kolibri1", {}),
+        *((family, {}) for family in ("flint", "kolibri1", "beam", "muse_glimmer_text", "muse_spark_text")),
         ("granitemoe_swa", {"layer_types": [*WINDOW_TYPES, *["full_attention"] * 7]}),
         ("starcoder2", {"sliding_window": 16}),
         ("cohere2", {"sliding_window_pattern": 2}),

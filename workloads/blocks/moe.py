@@ -34,6 +34,8 @@ class MoeBlock(Block):
     latent: int = 0  # width that routed experts work in, between two matrices (Nemotron 3); 0: the stream's
     shared_gate: bool = False  # whose result is scaled by a sigmoid of one more projection
     latent_norm: bool = False  # of what they return, before the second of these matrices (Kimi K3)
+    latent_in_norm: bool = False  # of what they read, behind the first (Muse Spark)
+    expert_norm: bool = False  # of each expert's result, with one scale for all (Muse Spark)
     listed: bool = False  # a table says which experts a token goes to; the router only weights them
     idle: int = 0  # choices that return their input (zero-computation experts, arXiv:2509.01322)
 
@@ -55,6 +57,8 @@ class MoeBlock(Block):
         inside = replace(place, hidden=self.latent or place.hidden)
         if self.latent:
             yield "latent_in_proj", self, place.linear(self.latent, place.hidden, self.bias)
+        if self.latent_in_norm:
+            yield "latent_in_norm", self.latent, place.norm(place.tokens, self.latent, RMS_NORM)
         yield from self._sent(inside, "dispatch")
         yield from self._experts(inside, _Load.of(self, inside))
         yield from self._sent(inside, "return")
@@ -86,6 +90,8 @@ class MoeBlock(Block):
         yield "experts_act_mul", self, act
         last = GroupedGemm(load.rows, hidden, load.width, *shape, written_rows=summed, layer=layer)
         yield "experts_down_proj", self, last
+        if self.expert_norm:
+            yield "experts_norm", self, place.norm(load.rows, hidden, RMS_NORM)
         yield "combine", self, Combine(load.tokens, load.rows, hidden, p.wide, fused)
 
     def _layer(self, place: Place) -> RoutedLayer:

@@ -58,7 +58,7 @@ READERS: dict[str, str] = {
     ),
     "varied": "llama4_text dbrx nemotron-nas mobilellm mimo_v2_flash mimo_v2",
     "kernel": "linear_attention",
-    "gated": "step3p5 afmoe laguna",
+    "gated": "step3p5 afmoe laguna beam muse_glimmer_text muse_spark_text",
     "block_sparse": "minimax_m3 minimax_m3_text minimax_m3_vl_text",
     "compressed": "deepseek_v4",
     "glm5_next": "glm5_next_text",

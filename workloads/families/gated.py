@@ -1,13 +1,14 @@
-"""Decoders whose attention has gates of its own: Step 3.5 and 3.7, AFMoE (Trinity), Laguna.
+"""Decoders whose attention has gates of its own: Step 3.5 and 3.7, AFMoE (Trinity), Laguna, Beam, Muse.
 
-By the code of transformers: models/step3p7, afmoe and laguna.
+By the code of transformers: models/step3p7, afmoe, laguna, beam, muse_glimmer and muse_spark.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from workloads.blocks import RMS_NORM, Block, MlpBlock, OutputGateBlock
+from workloads.blocks import RMS_NORM, UNSCALED, Block, MlpBlock, OutputGateBlock
 from workloads.config import Config
 from workloads.families import experts
 from workloads.families.common import activation, decoder_of, gated_mlp, kv_heads_of, rotated
@@ -186,6 +187,87 @@ def _laguna(config: Config) -> Model:
     return _decoder(config, hidden, attention, wide)
 
 
+def _beam(config: Config) -> Model:
+    """Beam: a gate per element with a bias per head, norms on both sides, dense layers first.
+
+    Layers whose kind has a null in rope_parameters do not rotate, by default those that see all.
+    """
+    hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
+    heads, width = config.size("num_attention_heads"), config.size("head_dim", default=128)
+    default = [WINDOW_TYPES[(i + 1) % 6 == 0 or i == count - 1] for i in range(count)]
+    kinds = config.per_layer("layer_types", count, WINDOW_TYPES) or default
+    window, bias = config.size("sliding_window", default=512), config.flag("attention_bias", False)
+    rope = config.nested("rope_parameters").fields or {WINDOW_TYPES[1]: None}
+    attention: list[Block] = [
+        OutputGateBlock(
+            heads,
+            kv_heads_of(config, heads, 8),
+            width,
+            width if rope.get(kind, True) is not None else 0,
+            window if kind == NEAR else None,
+            qkv_bias=bias,
+            out_bias=bias,
+            qk_norm=RMS_NORM,
+            gate_bias=True,
+        )
+        for kind in kinds
+    ]
+    inner = config.size("moe_intermediate_size", default=2560)
+    sparse = experts.routed(config, "num_experts", width=inner, default=256, top_k=8)
+    is_sparse = experts.sparse_layers(config, count) or [i >= 3 for i in range(count)]
+    wide = [sparse if here else gated_mlp(config) for here in is_sparse]
+    return _decoder(config, hidden, attention, wide, post_norms=True)
+
+
+def _muse(config: Config) -> Model:
+    """Muse: norms on both sides, a normalised embedding; layers with a theta of 0 do not rotate.
+
+    Muse Spark normalises the result of each head, and has experts in a latent and gates on residuals.
+    """
+    hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
+    heads, spark = config.size("num_attention_heads"), config.kind == "muse_spark_text"
+    width = config.size("head_dim", default=64 if spark else 128)
+    full = [(count - 1 - i) % 4 == 0 for i in range(count)]
+    listed = config.per_layer("layer_types", count, WINDOW_TYPES)
+    kinds = listed or [WINDOW_TYPES[here] for here in full]
+    window, bias = config.size("sliding_window", default=2048), config.flag("attention_bias", False)
+    bases = config.from_zero("layer_rope_theta", count)
+    rotates = [base > 0 for base in bases] if bases is not None else [not here for here in full]
+    attention: list[Block] = [
+        OutputGateBlock(
+            heads,
+            kv_heads_of(config, heads, 16 if spark else 2),
+            width,
+            width if turns else 0,
+            window if kind == NEAR else None,
+            qkv_bias=bias,
+            out_bias=bias,
+            qk_norm=UNSCALED,
+            head_norm=spark,
+        )
+        for kind, turns in zip(kinds, rotates, strict=True)
+    ]
+    act = activation(config, "hidden_act" if spark else "hidden_activation", default="silu")
+    wide: list[Block] = [MlpBlock(config.size("intermediate_size"), act)] * count
+    if spark:
+        inner = config.size("moe_intermediate_size", default=4096)
+        routed = experts.routed(config, "num_local_experts", width=inner, default=256, top_k=8)
+        latent = config.size("moe_hidden_size", default=4096)
+        sparse = replace(routed, latent=latent, latent_in_norm=True, expert_norm=True)
+        is_sparse = experts.sparse_layers(config, count) or [True] * count
+        wide = [sparse if here else block for here, block in zip(is_sparse, wide, strict=True)]
+    layers = [
+        Layer(
+            pair,
+            post_norms=True,
+            unscaled_post_norm="attention" if spark else "",
+            gated_residuals=spark,
+        )
+        for pair in zip(attention, wide, strict=True)
+    ]
+    return decoder_of(config, hidden, layers, positions=131_072, embedding_norm=UNSCALED)
+
+
 def _decoder(
     config: Config, hidden: int, attention: Sequence[Block], wide: Sequence[Block], post_norms: bool = False
 ) -> Model:
@@ -194,4 +276,10 @@ def _decoder(
     return decoder_of(config, hidden, layers, positions=131_072)
 
 
-FAMILY = {"step3p5": _step, "afmoe": _afmoe, "laguna": _laguna}
+FAMILY = {
+    "step3p5": _step,
+    "afmoe": _afmoe,
+    "laguna": _laguna,
+    "beam": _beam,
+    **dict.fromkeys(("muse_glimmer_text", "muse_spark_text"), _muse),
+}
