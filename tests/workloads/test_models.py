@@ -129,6 +129,7 @@ def test_every_family_has_a_shipped_model_or_is_compared_at_small_sizes() -> Non
         "afmoe",
         "laguna",
         "beam",
+        "dots3_note_text",
         "muse_glimmer_text",
         "muse_spark_text",
     }
@@ -338,6 +339,20 @@ def test_layers_that_share_picks_cache_no_index() -> None:
     assert loaded.model.cache_bytes(1, 1, Setting()) == (78 * (512 + 64) + 21 * 128) * 2
     counted = {name: value for name, value in loaded.config.items() if name != "indexer_types"}
     assert build(Config(counted, "test"), "GLM-5.2").stack == loaded.model.stack
+
+
+def test_latents_of_layers_with_a_window_are_kept_for_its_positions() -> None:
+    """Dots 3 Note: 13 of 46 layers see what an indexer picks; a latent of 512 + 64, an index of 128."""
+    sized = sizes(5120, 13824, 46, 128, 152_064) | {"moe_intermediate_size": 1536, "n_routed_experts": 256}
+    model = build(Config({"model_type": "dots3_note_text", **sized}, "test"), "test")
+    setting = Setting()
+
+    def cached(tokens: int) -> float:
+        return sum(layer.cache_bytes(tokens, setting) for layer in model.layers)
+
+    assert cached(10_001) - cached(10_000) == 13 * (512 + 64 + 128) * 2
+    inside = 33 * 512 * (1024 + 64) * 2  # sliding layers have a latent twice as wide
+    assert cached(10_000) == 10_000 * 13 * (512 + 64 + 128) * 2 + inside
 
 
 def test_values_narrower_than_keys_are_cached_as_they_are() -> None:

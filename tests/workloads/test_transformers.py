@@ -31,6 +31,7 @@ from workloads.families import (
     alibi,
     block_sparse,
     build,
+    dots3,
     gated,
     gemma,
     gpt,
@@ -99,6 +100,7 @@ FAMILIES = {
     *latent.FAMILY,
     *varied.FAMILY,
     *gated.FAMILY,
+    *dots3.FAMILY,
     *block_sparse.FAMILY,
     *longcat.FAMILY,
 } - {"nemotron-nas", "mobilellm", *VLLM_ALONE}  # which transformers has not
@@ -302,6 +304,7 @@ NO_MODEL |= {
     *kin.FAMILY,
     *multimodal.FAMILY,
     *gated.FAMILY,
+    *dots3.FAMILY,
     *block_sparse.FAMILY,
 }
 AT_FULL_DEPTH = [family for family in ON_META if family not in NO_MODEL]
@@ -461,6 +464,11 @@ OWN: dict[str, dict[str, Any]] = {  # what a family's smallest config needs besi
     "minicpm3": LATENT,
     "hy_v4": {**LATENT, **INDEX},
     "axk1": LATENT,
+    "dots3_note_text": {
+        **{**LATENT, **INDEX, "num_hidden_layers": 4, "shared_experts_intermediate_size": 33},
+        **{"swa_num_attention_heads": 5, "swa_num_key_value_heads": 5, "swa_q_lora_rank": 17},
+        **{"swa_kv_lora_rank": 19, "swa_head_dim": 16, "swa_qk_nope_head_dim": 10, "swa_v_head_dim": 9},
+    },
     "axk2": {**LATENT, **INDEX, "gated_norm_rank": 9},
     "mistral_large4_text": {**LATENT, **INDEX},
     "cohere2_moe": {"num_experts": 5, "num_experts_per_tok": 3, "head_dim": 10},
@@ -577,6 +585,9 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("glm_moe_dsa", {"num_hidden_layers": 6, "index_topk_freq": 2, "index_skip_topk_offset": 3}),
     ("glm_moe_dsa", {"num_hidden_layers": 3, "index_topk_pattern": "FSF"}),
     ("hy_v4", {"num_hidden_layers": 7, "hc_mult": 3}),
+    ("dots3_note_text", {"attention_bias": True, "use_sliding_window": False, "n_shared_experts": 2}),
+    ("dots3_note_text", {"use_dsa": False, "first_k_dense_replace": 2}),
+    ("dots3_note_text", {"moe_layer_freq": [1, 1, 0, 1]}),
     ("mimo_v2_flash", {"num_hidden_layers": 7}),
     ("mimo_v2_flash", {"layer_types": ["sliding_attention", "full_attention"]}),
     *((family, {"layer_rope_theta": [0, 1e4]}) for family in ("granite_swa", "granitemoe_swa")),

@@ -69,6 +69,8 @@ class MlaBlock(Block):
         False  # made with the queries, of their latent before and behind its norm (A.X K2)
     )
     gate_by_head: bool = False  # which has one column a head instead (Ling 3)
+    window: int | None = None  # positions that a query sees and the cache keeps (Dots 3)
+    rope_norm: bool = False  # also of the key that all heads share (Dots 3)
 
     @property
     def qk_dim(self) -> int:
@@ -95,6 +97,8 @@ class MlaBlock(Block):
             shape = self.cached_dim, self.bias
             yield "kv_a_proj", shape, place.linear(self.cached_dim, place.hidden, self.bias)
             yield "kv_a_norm", self.kv_latent, place.norm(place.tokens, self.kv_latent, RMS_NORM)
+            if self.rope_norm:
+                yield "k_rope_norm", self.rope_dim, place.norm(place.tokens, self.rope_dim, RMS_NORM)
         if self.rotates:
             rope = Rope(place.tokens, heads + (not self.borrows), self.rope_dim, p.wide, place.fused)
             yield "rope", (heads, self.rope_dim, self.borrows), rope
@@ -131,7 +135,7 @@ class MlaBlock(Block):
         """
         if not place.setting.convention.absorbs_latents or self.indexer is not None:
             return place.setting.convention.absorbs_latents
-        queries, keys = place.step.q_len, place.step.kv_len
+        queries, keys = place.step.q_len, self._visible(place.step)
         if not isinstance(queries, int):  # a grid of prompts
             return False
         one = isinstance(keys, int | float)
@@ -153,15 +157,21 @@ class MlaBlock(Block):
         yield "v_up", (heads, self._attends), down
 
     def _expanded(self, place: Place, heads: int) -> Iterator[Part]:
-        visible = place.step.batch * place.step.kv_len
+        visible = place.step.batch * self._visible(place.step)
         width = heads * (self.nope_dim + self.value_dim)
         yield "kv_b_proj", width, place.linear(width, self.kv_latent, rows=visible)
         core = self._core(place, heads, heads, self.qk_dim, self.value_dim, cached=False)
         yield self.core_name, self._attends, core
 
+    def _visible(self, step: Step) -> Size:
+        """Positions that the new ones see between them."""
+        return step.kv_len if self.window is None else minimum(step.kv_len, self.window + step.q_len - 1)
+
     @property
     def core_name(self) -> str:
-        """The range of the core: attention to what an indexer picks is another operator."""
+        """The range of the core: attention that sees less, or what an indexer picks, is another operator."""
+        if self.window is not None:
+            return f"core.window{self.window}"
         return f"core.top{self.indexer.chosen}" if self.indexer else "core"
 
     def _core(self, place: Place, heads: int, kv_heads: int, qk: int, v: int, **how: Any) -> Attention:
@@ -182,7 +192,9 @@ class MlaBlock(Block):
         )
 
     def _seen(self, place: Place) -> int | None:
-        """Positions that a query sees: all, or what the indexer picked; model code masks the others."""
+        """Positions that a query sees: all, a window, or what the indexer picked; model code masks others."""
+        if self.window is not None:
+            return self.window
         if self.indexer is None or not place.setting.convention.absorbs_latents:
             return None
         return self.indexer.seen
@@ -219,7 +231,8 @@ class MlaBlock(Block):
 
     def cache_bytes(self, tokens: Size, setting: Setting) -> Any:
         """One latent per position, whatever the heads; every device that shares them holds a copy."""
-        latents = 0 if self.borrows else tokens * self.cached_dim * bytes_per_element(setting.precision.kv)
+        kept = tokens if self.window is None else minimum(tokens, self.window)
+        latents = 0 if self.borrows else kept * self.cached_dim * bytes_per_element(setting.precision.kv)
         index = self.indexer
         if index is None or index.borrowed:
             return latents

@@ -62,6 +62,7 @@ READERS: dict[str, str] = {
     "block_sparse": "minimax_m3 minimax_m3_text minimax_m3_vl_text",
     "compressed": "deepseek_v4",
     "glm5_next": "glm5_next_text",
+    "dots3": "dots3_note_text",
     "kimi": "kimi_linear",
     "longcat": "longcat_flash",
 }

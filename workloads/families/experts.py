@@ -155,7 +155,8 @@ def deepseek(config: Config, layers: int) -> list[Block]:
     """DeepSeek, Kimi, GLM: dense layers first, then routed and shared experts."""
     kind = config.kind
     first = config.count("first_k_dense_replace", DEFAULT_FIRST.get(kind, 3))
-    every = config.size("moe_layer_freq", default=1)
+    listed = isinstance(config.fields.get("moe_layer_freq"), list)
+    every = 1 if listed else config.size("moe_layer_freq", default=1)
     width = config.size("moe_intermediate_size")
     act = activation(config, "hidden_act", default="silu")
     bias = kind in BIASED and config.flag("mlp_bias", False)
@@ -171,7 +172,9 @@ def deepseek(config: Config, layers: int) -> list[Block]:
         top_k=4 if kind in ("glm4_moe_lite", "mistral4", "mistral_large4_text") else 8,
         shared=MlpBlock(shared * width, act, bias=bias) if shared else None,
     )
-    is_sparse = sparse_layers(config, layers) or [i >= first and i % every == 0 for i in range(layers)]
+    marked = config.flags("moe_layer_freq", layers) if listed else None
+    marked = marked or [i % every == 0 for i in range(layers)]
+    is_sparse = sparse_layers(config, layers) or [i >= first and here for i, here in enumerate(marked)]
     return [sparse if here else gated_mlp(config, bias) for here in is_sparse]
 
 
@@ -190,7 +193,7 @@ DEFAULT_FIRST = {  # of first_k_dense_replace; 3 in the others
         (
             1,
             "glm4_moe glm4v_moe_text glm4_moe_lite exaone_moe hy_v3 hy_v4 kimi_linear axk1 "
-            "axk2 mistral_large4_text",
+            "axk2 mistral_large4_text dots3_note_text",
         ),
         (2, "bailing_hybrid"),
     )
