@@ -40,8 +40,8 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         begin, end = self.length, self.length + key_states.shape[-2]
-        for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
-            buffer[:, :, begin:end] = states
+        for buffer, states in zip(self.buffers, (key_states, value_states), strict=False):
+            buffer[:, :, begin:end] = states  # one buffer where keys are values
         if self.fixed:
             keys, values = self.buffers
             return keys[:, :, :end], values[:, :, :end]

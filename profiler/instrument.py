@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 CORE = "layers.attention.core"
 ROPE = "layers.attention.rope"
+COPIES = "hyper_copies"
 ROTATIONS = ("apply_rotary_pos_emb", "apply_rotary_pos_emb_interleave", "apply_rotary_emb")
 
 
@@ -71,7 +72,7 @@ def instrumented(
                 if one.attends_until:
                     (core,) = cores.inside(one, index)
                     _own_attention(stack, layers[index], one, recorder.marks(core), opened)
-            _instrument_outside(stack, network, one, recorder)
+            _instrument_outside(stack, subject, one, recorder)
             every.update(name for names in having for name in names)
             some.update(name for index in watched for name in having[index])
         shares = {name: every[name] / times for name, times in some.items()}
@@ -185,8 +186,11 @@ def _names(layer: Any, parts: Family, cores: Iterable[str], here: LayerNames) ->
     return {*filter(None, map(here.of, names)), *cores}
 
 
-class _Inputs:
-    """What prepares inputs between the embeddings and the first layer, where no other range is."""
+class _Once:
+    """A range that begins where it does not run yet, and ends where it runs.
+
+    What prepares inputs between the embeddings and the first layer is one, where no other range is.
+    """
 
     def __init__(self, marks: Marks) -> None:
         self._begin, self._end = marks
@@ -207,9 +211,9 @@ class _Inputs:
                 call()
 
 
-def _instrument_outside(stack: ExitStack, network: Any, parts: Family, recorder: Recorder) -> None:
+def _instrument_outside(stack: ExitStack, subject: Subject, parts: Family, recorder: Recorder) -> None:
     """Wrap the modules around the layers; between the embedding and the first layer inputs are prepared."""
-    inputs = _Inputs(recorder.marks(INPUTS))
+    network, inputs = subject.network, _Once(recorder.marks(INPUTS))
     embeddings = [path for path, name in parts.outside.items() if name.rpartition(".")[2] in EMBEDDING]
     around = embeddings[0].rpartition(".")[0]  # BERT's prepares types before the first of its embeddings
     if around and not parts.layers.startswith(f"{around}."):
@@ -224,7 +228,14 @@ def _instrument_outside(stack: ExitStack, network: Any, parts: Family, recorder:
         _call_at(stack, network, path, before, after)
     for path in filter(partial(has, network), parts.prepares):
         _call_at(stack, network, path, after=(inputs.begin,))
-    _call_at(stack, network, f"{parts.layers}.0", before=(inputs.end,))
+    first = f"{parts.layers}.0"
+    _call_at(stack, network, first, before=(inputs.end,))
+    behind, until = parts.widens
+    if behind:
+        copies = _Once(recorder.marks(COPIES))
+        root = network if has(network, behind) else subject.modeling
+        _call_at(stack, root, behind, after=(inputs.end, copies.begin))
+        _call_at(stack, network, until, before=(copies.end, *(() if until == first else (inputs.begin,))))
 
 
 def _instrument_layer(
@@ -246,7 +257,7 @@ def _instrument_layer(
         if named is None or not (has(layer, gap.after) and has(layer, gap.before)):
             continue
         _place(gap, recorder.marks(named), before, after)
-    for path, name in {**parts.rotations, "": ROPE}.items():
+    for path, name in {"": ROPE, **parts.rotations}.items():
         if has(layer, path):
             before[path].insert(0, partial(gate.append, _Here(here, here.of(name) or name)))
             after[path].append(gate.pop)
@@ -307,7 +318,7 @@ def _instrument_functions(
     for name, range_name in parts.functions.items():
         stack.enter_context(replaced(_holder(modeling, name), name, ranged(range_name)))
     rotations = {found for name in (ROPE, *parts.rotations.values()) for found in cores.variants(name)}
-    rotating = {name: recorder.marks(name) for name in rotations}
+    rotating = {name: recorder.marks(name) for name in filter(None, rotations)}
     for name in filter(partial(hasattr, modeling), ROTATIONS):
         stack.enter_context(replaced(modeling, name, _rotation(rotating, gate)))
     if parts.attends_until:
@@ -356,7 +367,7 @@ def _rotation(marks: Mapping[str, Marks], gate: list[_Here]) -> Wrap:
         ranged = {name: with_calls(*each)(function) for name, each in marks.items()}
 
         def rotate(*args: Any, **kwargs: Any) -> Any:
-            return (ranged[gate[-1].rotation] if gate else function)(*args, **kwargs)
+            return (ranged.get(gate[-1].rotation, function) if gate else function)(*args, **kwargs)
 
         return rotate
 

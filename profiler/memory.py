@@ -117,6 +117,10 @@ def memory_of(network: Any, layers: int, capacity: int) -> Memory | RwkvMemory:
         from profiler.lightning import LightningMemory
 
         return LightningMemory(network, layers, capacity)
+    if kind == "deepseek_v4":
+        from profiler.entries import EntriesMemory
+
+        return EntriesMemory(network, layers, capacity)
     return RwkvMemory() if kind == "rwkv" else Memory(network, layers, capacity)
 
 

@@ -21,6 +21,7 @@ from profiler.parts import (
     own,
     parallel,
     recurrent,
+    streams,
     zamba2,
 )
 from profiler.parts.base import Family
@@ -93,6 +94,7 @@ FAMILIES = {
     "afmoe": experts.AFMOE,
     "laguna": experts.LAGUNA,
     **dict.fromkeys(("deepseek_v32", "glm_moe_dsa"), experts.INDEXED),
+    "deepseek_v4": streams.DEEPSEEK_V4,
     "mamba": recurrent.MAMBA,
     "falcon_mamba": recurrent.FALCON_MAMBA,
     "mamba2": recurrent.MAMBA2,

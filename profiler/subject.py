@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.kernels import TORCH_DTYPES
 from specfiles.errors import InputError, reason
-from workloads.blocks import AttentionBlock, Head, MlaBlock, MoeBlock
+from workloads.blocks import AttentionBlock, CompressedAttentionBlock, Head, MoeBlock
 from workloads.catalogue import Loaded
 from workloads.dtypes import bytes_per_element
 from workloads.families import decoder_fields
@@ -122,8 +122,7 @@ def core_names(model: Model) -> list[str]:
 def _cores(layer: Layer) -> Iterator[str]:
     for block in layer.blocks:
         if block.branch == AttentionBlock.branch:
-            one = block.core_name if isinstance(block, AttentionBlock | MlaBlock) else "core"
-            yield f"layers.attention.{one}"
+            yield f"layers.attention.{getattr(block, 'core_name', 'core')}"
 
 
 def attends(model: Model) -> bool:
@@ -146,8 +145,9 @@ def why_separate(model: Model) -> str:
     """Why a model cannot use PyTorch's fused attention; empty where it can."""
     if model.family in OWN_ATTENTION:
         return "attends by code of its own in transformers"
-    blocks = [b for layer in model.layers for b in layer.blocks if isinstance(b, AttentionBlock)]
-    if any(block.softcap or block.sinks for block in blocks):
+    blocks = [block for layer in model.layers for block in layer.blocks]
+    capped = any(isinstance(b, AttentionBlock) and (b.softcap or b.sinks) for b in blocks)
+    if capped or any(isinstance(b, CompressedAttentionBlock) for b in blocks):
         return "caps its scores or has sinks, which no fused attention of PyTorch computes"
     return ""
 

@@ -62,7 +62,11 @@ class Family:
     append: str = "layers.attention.kv_append"
     # Modules or methods of the model, run before its layers, after which inputs are prepared.
     prepares: tuple[str, ...] = ()
-    # Modules of a layer that rotate for themselves, with the ranges of that.
+    # Of a model with several residual streams: the module or function behind which each becomes the
+    # embedding, and the module before which that is done.
+    widens: tuple[str, str] = ("", "")
+    # Modules of a layer that rotate for themselves, with the ranges of that; "" is the layer itself, and as
+    # a range none, where other ranges hold the rotation.
     rotations: Mapping[str, str] = field(default_factory=dict)
     sampling: str = "sampling"
     # With two stacks: the one that runs first, and the ranges of attention by module of a layer.

@@ -90,6 +90,7 @@ NARROW = (
     "cwm",
     "vaultgemma",
 )
+ENTRIES = {"compressed_sparse_attention": 4, "heavily_compressed_attention": 8}
 GPT = {"n_embd": 48, "n_layer": 3, "n_head": 6, "vocab_size": 101, "n_positions": 128}
 FIELDS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("gpt2", "gpt_bigcode"), GPT),
@@ -316,6 +317,25 @@ FIELDS: dict[str, dict[str, Any]] = {
         "index_topk_blocks": 2,
         "layer_types": ["full_attention", "minimax_m3_sparse", "minimax_m3_sparse"],
         "mlp_layer_types": ["dense", "sparse", "sparse"],
+    },
+    "deepseek_v4": {  # every kind of layer
+        **LLAMA,
+        **EXPERTS,
+        "num_key_value_heads": 1,
+        "intermediate_size": 24,
+        "head_dim": 12,
+        "partial_rotary_factor": 1 / 3,
+        "q_lora_rank": 16,
+        "o_groups": 2,
+        "o_lora_rank": 8,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", *ENTRIES],
+        "compress_rates": ENTRIES,
+        "index_n_heads": 2,
+        "index_head_dim": 8,
+        "index_topk": 2,
+        "n_routed_experts": 5,
+        "num_hash_layers": 1,
     },
     "kimi_linear": {
         **LLAMA,

@@ -40,6 +40,20 @@ def test_logits_are_those_of_the_growing_cache(family: str, subject: Callable[..
     assert not torch.allclose(growing[-1], growing[-2][:, -1:])  # the steps do differ
 
 
+def test_a_window_and_entries_are_those_of_the_growing_cache(subject: Callable[..., Subject]) -> None:
+    """Of DeepSeek-V4, whose tokens fill a window of 8, three entries of 4 positions and one of 8."""
+    from transformers import DynamicCache
+
+    from profiler.memory import memory_of
+
+    model = subject("deepseek_v4")
+    tokens = model.tokens(2, PROMPT + STEPS)
+    growing = fed(model, DynamicCache(config=model.network.config), tokens)
+    ours = fed(model, memory_of(model.network, model.layers, 32).told()["past_key_values"], tokens)
+    for expected, found in zip(growing, ours, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_logits_are_those_without_a_cache(subject: Callable[..., Subject]) -> None:
     from profiler.cache import preallocated
 

@@ -31,8 +31,9 @@ pytest.importorskip("transformers")
 POINTS = [Point("prefill", 2, 12, 12), Point("decode", 2, 1, 13)]
 CAPACITY = 16
 ENCODERS = ("bert", "roberta", "distilbert")
-# Which prepare types and positions before the first embedding, or after a gap and in a module of their own.
-OTHER_INPUTS = {**dict.fromkeys(ENCODERS, 1), "gemma4_text": -1}
+# Which prepare types and positions before the first embedding, after streams were copied, or after a gap and
+# in a module of their own.
+OTHER_INPUTS = {**dict.fromkeys((*ENCODERS, "deepseek_v4"), 1), "gemma4_text": -1}
 NUMBER = re.compile(r"\.\d+$")  # of another operator of the same name
 
 
@@ -145,7 +146,7 @@ def test_ranges_are_the_operators_of_the_descriptor(
     between = Counter(gap.name for gap in parts.gaps for _ in range(model.layers))
     for done, filling in (pair for stack in parts.stacks for pair in stack.behind.items()):
         fills = sum(counts.get(before, 0) for before, then in parts.behind.items() if then == done)
-        ended = sum(times for found, times in begun.items() if NUMBER.sub("", found) == done)
+        ended = sum(times for found, times in begun.items() if unnumbered(found) == unnumbered(done))
         between[filling] += ended - (fills if JOIN in done else 0)
     assert beside == {
         INPUTS: before + OTHER_INPUTS.get(name, 0),
@@ -215,10 +216,15 @@ def apart(begun: Counter[str]) -> Counter[str]:
         if name.startswith(FRAMEWORK):
             continue
         first, *others = name.split(JOIN)
-        scope = first.rpartition(".")[0]
+        scope = "" if NUMBER.search(first) else first.rpartition(".")[0]
         whole = (f"{scope}.{other}" if scope else other for other in others)
         found.update(dict.fromkeys((first, *whole), count))
     return found
+
+
+def unnumbered(name: str) -> set[str]:
+    """The operators of a range, without the numbers of those of one name."""
+    return {NUMBER.sub("", one) for one in (apart(Counter([name])) or [name])}
 
 
 @pytest.mark.parametrize("changes", [{"attention_bias": True}, {"num_key_value_heads": 6}, {"head_dim": 20}])

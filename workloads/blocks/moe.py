@@ -48,7 +48,9 @@ class MoeBlock(Block):
         """Choose, send to the experts' devices, sort, multiply, sum, send back; then the shared expert."""
         if self.listed:  # all else is as where they are chosen
             others = replace(self, listed=False).parts(place)
-            yield from (part for part in others if part[0] != "topk")
+            for name, key, operator in others:
+                if name != "topk":  # whose kernel is the router's in other layers
+                    yield name, (self if name == "router" else key), operator
             return
         p, choices = place.setting.precision, self.experts + self.idle
         yield "router", choices, _unquantised(place, choices, self.router_bias)
