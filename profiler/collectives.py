@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from profiler.kernels import TOLERANCE, TORCH_DTYPES
 from profiler.repeats import Effort, sample, warm_up
 from profiler.timing import SHORTEST_S, laps
-from specfiles.errors import InputError, choose
+from specfiles.errors import InputError, choose, reason
 from workloads.operators.collective import PATTERNS
 
 if TYPE_CHECKING:
@@ -40,28 +40,55 @@ def collective_rows(dtype: str, processes: int, most_bytes: float) -> list[Row]:
     return [{"op": pattern, **shared, "bytes": size} for size in order for pattern in PATTERNS]
 
 
-def measure_collectives(rows: Sequence[Row], kind: str, processes: int, budget_s: float) -> list[Row]:
-    """The rows with their times, as many as the budget allows; `kind` is cpu or cuda.
+def measure_collectives(
+    rows: Sequence[Row], kind: str, processes: int, budget_s: float
+) -> tuple[list[Row], list[str]]:
+    """The rows with their times, as many as the budget allows, and notes of what failed.
 
-    Raises InputError with a failed process's message, and for an unknown pattern.
+    `kind` is cpu or cuda. After a failure the group cannot be used, and new processes go on with other
+    rows; a pattern that fails is not tried with larger messages. Raises InputError for an unknown pattern.
     """
-    import torch.multiprocessing as spawning
-
     for row in rows:
         if row["op"] not in PATTERNS:
             raise choose(row["op"], list(PATTERNS), "collective")
-    with tempfile.TemporaryDirectory() as folder:
-        job = _Job(tuple(rows), kind, processes, budget_s, folder)
-        try:
-            # Daemons end with this process: left alone, they wait half an hour for each other to join.
-            spawning.spawn(_process, args=(job,), nprocs=processes, daemon=True)
-        except (spawning.ProcessRaisedException, spawning.ProcessExitedException) as error:
-            said = str(error).strip().splitlines()[-1]
-            raise InputError(f"collectives between {processes} processes failed: {said}") from None
-        if not job.results.exists():  # an interrupted process ends as if it had succeeded
-            raise InputError(f"collectives between {processes} processes were interrupted.")
-        found: list[Row] = json.loads(job.results.read_text())
-        return found
+    begin, left = time.monotonic(), list(rows)
+    found: list[Row] = []
+    notes: list[str] = []
+    while left and (left_s := begin + budget_s - time.monotonic()) > 0:
+        with tempfile.TemporaryDirectory() as folder:
+            job = _Job(tuple(left), kind, processes, left_s, folder)
+            why, failed = _ended(job)
+            found += (measured := job.measured())
+        if why is None:
+            break
+        if failed is None:
+            notes.append(f"collectives between {processes} processes {why}")
+            break
+        row = left[failed]
+        words = f"{row['op']} of {row['bytes']} bytes in {row['dtype']}"
+        notes.append(f"{words} between {processes} processes {why}")
+        left = [
+            other
+            for other in left[len(measured) :]
+            if other is not row and not (other["op"] == row["op"] and other["bytes"] >= row["bytes"])
+        ]
+    return found, notes
+
+
+def _ended(job: _Job) -> tuple[str | None, int | None]:
+    """Run the processes of a job; why they ended early, if they did, and the index of the row that failed."""
+    import torch.multiprocessing as spawning
+
+    try:
+        # Daemons end with this process: left alone, they wait half an hour for each other to join.
+        spawning.spawn(_process, args=(job,), nprocs=job.processes, daemon=True)
+    except (spawning.ProcessRaisedException, spawning.ProcessExitedException) as error:
+        at, why = job.at(error.error_index), job.why(error.error_index)
+        said = why.read_text() if why.exists() else str(error).strip().splitlines()[-1]
+        return f"failed: {said}", int(at.read_text()) if at.exists() else None
+    if not job.over.exists():  # an interrupted process ends as if it had succeeded
+        return "were interrupted.", None
+    return None, None
 
 
 @dataclass(frozen=True)
@@ -76,12 +103,40 @@ class _Job:
 
     @property
     def results(self) -> Path:
-        """The file of rows that the first process writes."""
-        return Path(self.folder) / "rows.json"
+        """The file to which the first process adds each row that was measured, a line each."""
+        return Path(self.folder) / "rows.jsonl"
+
+    @property
+    def over(self) -> Path:
+        """The file that the first process makes when nothing is left or the budget is spent."""
+        return Path(self.folder) / "over"
+
+    def at(self, rank: int) -> Path:
+        """The file with the index of the row that a process has begun; none before the first."""
+        return Path(self.folder) / f"at{rank}"
+
+    def why(self, rank: int) -> Path:
+        """The file in which a process that fails says why."""
+        return Path(self.folder) / f"why{rank}"
+
+    def measured(self) -> list[Row]:
+        """The rows whose lines are whole."""
+        if not self.results.exists():
+            return []
+        return [json.loads(line) for line in self.results.read_text().split("\n")[:-1]]
 
 
 def _process(rank: int, job: _Job) -> None:
-    """One process: joins the group, measures every row, leaves."""
+    """One process, which says why it fails."""
+    try:
+        _take_part(rank, job)
+    except Exception as error:
+        job.why(rank).write_text(reason(error))
+        raise
+
+
+def _take_part(rank: int, job: _Job) -> None:
+    """Join the group, measure every row, leave."""
     import torch
     import torch.distributed as dist
 
@@ -93,17 +148,19 @@ def _process(rank: int, job: _Job) -> None:
         torch.set_num_threads(1)
     meeting = f"file://{job.folder}/meeting"
     dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=job.processes)
+    same = {"backend": backend, "kernel": NAMES[backend], "tag": "warm, by call"}
     try:
-        begin, found = time.monotonic(), []
-        for row in job.rows:
+        begin = time.monotonic()
+        for index, row in enumerate(job.rows):
             if _slowest(time.monotonic() - begin, device) > job.budget_s:
                 break
+            job.at(rank).write_text(str(index))
             timed = _measured(row, rank, job.processes, device)
-            found.append(
-                {**row, **timed, "backend": backend, "kernel": NAMES[backend], "tag": "warm, by call"}
-            )
+            if rank == 0:
+                with job.results.open("a") as results:
+                    results.write(json.dumps({**row, **timed, **same}) + "\n")
         if rank == 0:
-            job.results.write_text(json.dumps(found))
+            job.over.touch()
     finally:
         dist.destroy_process_group()
 
@@ -116,7 +173,7 @@ def _measured(row: Row, rank: int, processes: int, device: str) -> Row:
     most = most_calls(row["op"], row["dtype"], processes)
     error = _slowest(call.error(), device)
     if not error <= TOLERANCE[row["dtype"]]:
-        raise InputError(f"{row['op']} of {row['bytes']} bytes deviates by {error:.2g} from fp64")
+        raise InputError(f"its result deviates by {error:.2g} from fp64")
     lap = laps(device)  # waiting for other processes is part of a collective: elapsed time counts
     first_s = _slowest(lap(call.run).passed_s, device)
     size = max(1, min(most, round(SHORTEST_S / max(first_s, 1e-7))))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from profiler.campaign.folder import DEVICE, HEAD, OPERATORS, Head
-from profiler.campaign.shapes import Limits, Row, rows
+from profiler.campaign.shapes import Limits, rows
 from profiler.campaign.table import Table
 from profiler.ceilings.journal import begun, journal_of
 from profiler.ceilings.measure import measure_ceilings
@@ -81,7 +81,7 @@ def _measured(campaign: Campaign, head: Head, table: Table) -> Head:
         try:
             table.measure(queue, BEFORE_CEILINGS)
             notes += _ceilings(campaign)
-            table.add(_collectives(campaign, table), notes)
+            notes += _collectives(campaign, table)
             table.measure(queue, BEFORE_MODELS)
             notes += _models(campaign)
             table.measure(queue, 1.0)
@@ -166,20 +166,22 @@ def _has_ceilings(campaign: Campaign) -> bool:
     return path.exists() and not journal_of(path).exists()
 
 
-def _collectives(campaign: Campaign, table: Table) -> Iterator[Row]:
-    """Between all GPUs of the machine, or two processes of a CPU; none with a single GPU."""
+def _collectives(campaign: Campaign, table: Table) -> list[str]:
+    """Between all GPUs of the machine, or two processes of a CPU; none with a single GPU. Returns notes."""
     kind, count = "cpu", 2
     if campaign.device != "cpu":
         import torch
 
         kind, count = "cuda", torch.cuda.device_count()
     budget = COLLECTIVES * campaign.budget_s
-    if count > 1 and campaign.left_s() > budget:
-        most = MOST_MESSAGE[kind]
-        wanted = list(table.wanted(collective_rows(_models_dtype(campaign), count, most)))
-        if wanted:
-            campaign.progress(f"collectives of {count}")
-            yield from measure_collectives(wanted, kind, count, budget)
+    if count < 2 or campaign.left_s() <= budget:
+        return []
+    wanted = list(table.wanted(collective_rows(_models_dtype(campaign), count, MOST_MESSAGE[kind])))
+    if wanted:
+        campaign.progress(f"collectives of {count}")
+    measured, notes = measure_collectives(wanted, kind, count, budget)
+    table.add(measured)
+    return notes
 
 
 def _models(campaign: Campaign) -> list[str]:

@@ -136,12 +136,9 @@ class Table:
         """The row's key once it is measured."""
         return _key({**row, "tag": way(self.campaign.device, row.get("tag"))})
 
-    def add(self, measured: Iterable[Row], notes: list[str]) -> None:
-        """Add measured rows; a failure becomes a note."""
-        try:
-            self.done += [{**self.same, **row} for row in measured]
-        except InputError as error:
-            notes.append(str(error))
+    def add(self, measured: Iterable[Row]) -> None:
+        """Add rows measured elsewhere."""
+        self.done += [{**self.same, **row} for row in measured]
 
     def save(self) -> None:
         """Write the table atomically."""

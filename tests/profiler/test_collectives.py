@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,8 @@ def test_every_pattern_between_two_processes(monkeypatch: pytest.MonkeyPatch) ->
     ]
     forked = partial(torch.multiprocessing.start_processes, start_method="fork")  # torch is imported already
     monkeypatch.setattr(torch.multiprocessing, "spawn", forked)
-    found = measure_collectives(rows, "cpu", 2, budget_s=86400.0)
+    found, notes = measure_collectives(rows, "cpu", 2, budget_s=86400.0)
+    assert not notes
     assert [(row["op"], row["bytes"]) for row in found] == [(row["op"], row["bytes"]) for row in rows]
     assert {row["backend"] for row in found} == {"gloo"}
     assert all(0 < row["q25_us"] <= row["latency_us"] <= row["q75_us"] for row in found)
@@ -64,14 +66,41 @@ def test_every_pattern_between_gpus(cuda: str) -> None:
     if count < 2:
         pytest.skip("there is one GPU")
     rows = collective_rows("bf16", count, 1 << 24)
-    assert len(measure_collectives(rows, "cuda", count, budget_s=120.0)) == len(rows)
+    found, notes = measure_collectives(rows, "cuda", count, budget_s=120.0)
+    assert (len(found), notes) == (len(rows), [])
 
 
-@pytest.mark.slow
-def test_what_a_process_says_is_passed_on() -> None:
-    row = {"op": "allreduce", "dtype": "none such", "bytes": 64, "n_gpus": 2}
-    with pytest.raises(InputError, match=r"collectives between 2 processes failed: .*none such"):
-        measure_collectives([row], "cpu", 2, budget_s=86400.0)
+def test_what_fails_is_named_and_others_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one process of two; larger messages of the same pattern are not tried."""
+
+    def measured(row: dict[str, Any], rank: int, processes: int, device: str) -> dict[str, Any]:
+        if rank == 1 and row["op"] == "alltoall" and row["bytes"] > 600:
+            raise ValueError("no memory\n  to send from")
+        collectives._slowest(0.0, device)  # every collective waits for all processes
+        return {"latency_us": float(row["bytes"])}
+
+    forked = partial(torch.multiprocessing.start_processes, start_method="fork")
+    monkeypatch.setattr(torch.multiprocessing, "spawn", forked)
+    monkeypatch.setattr(collectives, "_measured", measured)
+    sizes = {"alltoall": (512, 2048, 8192), "allreduce": (512, 2048)}
+    rows = [{"op": op, "dtype": "fp32", "bytes": size} for op, each in sizes.items() for size in each]
+    found, notes = measure_collectives(rows, "cpu", 2, budget_s=86400.0)
+    assert [(row["op"], row["latency_us"]) for row in found] == [
+        ("alltoall", 512.0),
+        ("allreduce", 512.0),
+        ("allreduce", 2048.0),
+    ]
+    assert notes == ["alltoall of 2048 bytes in fp32 between 2 processes failed: ValueError: no memory"]
+
+
+def test_processes_that_cannot_join_are_not_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unjoined(*_: Any, **__: Any) -> None:
+        raise torch.multiprocessing.ProcessRaisedException("RuntimeError: no network", 0, 7)
+
+    monkeypatch.setattr(torch.multiprocessing, "spawn", unjoined)
+    found, notes = measure_collectives(collective_rows("fp32", 2, 1e3), "cpu", 2, budget_s=86400.0)
+    assert not found
+    assert notes == ["collectives between 2 processes failed: RuntimeError: no network"]
 
 
 def test_processes_end_with_the_one_that_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +114,7 @@ def test_processes_end_with_the_one_that_is_interrupted(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.multiprocessing.ProcessContext, "join", interrupted)
     monkeypatch.setattr(collectives, "_process", lambda *_: signal.pause())
     with pytest.raises(KeyboardInterrupt):
-        measure_collectives([], "cpu", 2, budget_s=1.0)
+        measure_collectives(collective_rows("fp32", 2, 1e3), "cpu", 2, budget_s=86400.0)
     waiting = multiprocessing.active_children()
     for process in waiting:
         process.kill()
@@ -96,8 +125,8 @@ def test_processes_end_with_the_one_that_is_interrupted(monkeypatch: pytest.Monk
 def test_processes_that_were_interrupted_alone_are_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch passes over their KeyboardInterrupt, and they end without results as if they had succeeded."""
     monkeypatch.setattr("torch.multiprocessing.spawn", lambda *args, **named: None)
-    with pytest.raises(InputError, match="collectives between 2 processes were interrupted"):
-        measure_collectives(collective_rows("fp32", 2, 1e3), "cpu", 2, 1.0)
+    found, notes = measure_collectives(collective_rows("fp32", 2, 1e3), "cpu", 2, 86400.0)
+    assert (found, notes) == ([], ["collectives between 2 processes were interrupted."])
 
 
 def test_an_unknown_pattern_is_refused_before_processes_start() -> None:
