@@ -33,6 +33,16 @@ class Gap:
     inside: bool = False
 
 
+def norms(attention: str, mlp: str) -> dict[str, str]:
+    """The norms before a layer's two blocks."""
+    return {attention: f"{ATTENTION}_norm", mlp: f"{MLP}_norm"}
+
+
+def residuals(attention: str, norm: str, mlp: str) -> tuple[Gap, Gap]:
+    """The sums behind a layer's two blocks: after `attention` up to the next `norm`, and after `mlp`."""
+    return Gap(attention, norm, f"{ATTENTION}_residual"), Gap(mlp, "", f"{MLP}_residual")
+
+
 @dataclass(frozen=True)
 class Inside:
     """The modules and gaps of one kind of layer, by paths relative to it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from profiler.parts.base import ATTENTION, FACTORS, HEADS, MLP, Family, Gap, named
+from profiler.parts.base import ATTENTION, FACTORS, HEADS, MLP, Family, Gap, named, norms, residuals
 from profiler.ranks.share import SUM
 
 QKV = ("q_proj", "k_proj", "v_proj")
@@ -25,20 +25,15 @@ SUMS = {  # of a model that processes share (profiler/ranks/share.py)
 GATED_ACTIVATION = {"mlp.act_fn": "layers.mlp.act_mul"}
 PRODUCT = Gap("mlp.up_proj", "mlp.down_proj", "layers.mlp.act_mul")
 OUTSIDE = {"model.embed_tokens": "embedding", "model.norm": "final_norm", "lm_head": "lm_head"}
-NORMS = {"input_layernorm": "layers.attention_norm", "post_attention_layernorm": "layers.mlp_norm"}
-RESIDUALS = (
-    Gap("self_attn", "post_attention_layernorm", "layers.attention_residual"),
-    Gap("mlp", "", "layers.mlp_residual"),
-)
-SANDWICH_NORMS = {
-    "input_layernorm": "layers.attention_norm",
+NORMS = norms("input_layernorm", "post_attention_layernorm")
+RESIDUALS = residuals("self_attn", "post_attention_layernorm", "mlp")
+POST_NORMS = {
     "post_attention_layernorm": "layers.attention_post_norm",
-    "pre_feedforward_layernorm": "layers.mlp_norm",
     "post_feedforward_layernorm": "layers.mlp_post_norm",
 }
-SANDWICH_RESIDUALS = (
-    Gap("post_attention_layernorm", "pre_feedforward_layernorm", "layers.attention_residual"),
-    Gap("post_feedforward_layernorm", "", "layers.mlp_residual"),
+SANDWICH_NORMS = {**norms("input_layernorm", "pre_feedforward_layernorm"), **POST_NORMS}
+SANDWICH_RESIDUALS = residuals(
+    "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"
 )
 
 FUSED_MLP = named("mlp", MLP, "gate_up_proj", "down_proj")
@@ -60,11 +55,7 @@ HYPERCLOVA = replace(  # with norms behind the blocks, too
         "post_norm1": "layers.attention_post_norm",
         "post_norm2": "layers.mlp_post_norm",
     },
-    gaps=(
-        Gap("post_norm1", "post_attention_layernorm", "layers.attention_residual"),
-        Gap("post_norm2", "", "layers.mlp_residual"),
-        PRODUCT,
-    ),
+    gaps=(*residuals("post_norm1", "post_attention_layernorm", "post_norm2"), PRODUCT),
 )
 BITNET = replace(  # with norms before the last product of each block
     LLAMA,
@@ -78,12 +69,8 @@ BITNET = replace(  # with norms before the last product of each block
 UNGATED = replace(LLAMA, gaps=RESIDUALS)
 APERTUS = replace(
     UNGATED,
-    modules={
-        **WITHOUT_NORMS,
-        "attention_layernorm": "layers.attention_norm",
-        "feedforward_layernorm": "layers.mlp_norm",
-    },
-    gaps=(Gap("self_attn", "feedforward_layernorm", "layers.attention_residual"), RESIDUALS[1]),
+    modules={**WITHOUT_NORMS, **norms("attention_layernorm", "feedforward_layernorm")},
+    gaps=residuals("self_attn", "feedforward_layernorm", "mlp"),
 )
 DIFFERENTIAL = replace(  # attends to each half of the values by a call of its own
     LLAMA,
@@ -101,16 +88,8 @@ STARCODER2 = replace(
 )
 OLMO2 = replace(  # norms after the blocks only
     LLAMA,
-    modules={
-        **WITHOUT_NORMS,
-        "post_attention_layernorm": "layers.attention_post_norm",
-        "post_feedforward_layernorm": "layers.mlp_post_norm",
-    },
-    gaps=(
-        Gap("post_attention_layernorm", "mlp", "layers.attention_residual"),
-        Gap("post_feedforward_layernorm", "", "layers.mlp_residual"),
-        PRODUCT,
-    ),
+    modules={**WITHOUT_NORMS, **POST_NORMS},
+    gaps=(*residuals("post_attention_layernorm", "mlp", "post_feedforward_layernorm"), PRODUCT),
 )
 PHI3 = Family(
     "model.layers",
@@ -127,8 +106,7 @@ GLM4 = Family(
         "post_mlp_layernorm": "layers.mlp_post_norm",
     },
     (
-        Gap("post_self_attn_layernorm", "post_attention_layernorm", "layers.attention_residual"),
-        Gap("post_mlp_layernorm", "", "layers.mlp_residual"),
+        *residuals("post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm"),
         FUSED_PRODUCT,
     ),
     OUTSIDE,
@@ -144,14 +122,7 @@ GEMMA2 = Family(
     (*SANDWICH_RESIDUALS, PRODUCT),
     OUTSIDE,
 )
-VAULTGEMMA = replace(
-    GEMMA2,
-    gaps=(
-        Gap("self_attn", "pre_feedforward_layernorm", "layers.attention_residual"),
-        RESIDUALS[1],
-        PRODUCT,
-    ),
-)
+VAULTGEMMA = replace(GEMMA2, gaps=(*residuals("self_attn", "pre_feedforward_layernorm", "mlp"), PRODUCT))
 
 
 def megatron(attention: str, act: str = "act") -> dict[str, str]:
@@ -173,10 +144,9 @@ GPT2 = Family(
     {
         **named("attn", ATTENTION, c_attn="qkv_proj", c_proj="o_proj"),
         **named("mlp", MLP, c_fc="up_proj", act="act_mul", c_proj="down_proj"),
-        "ln_1": "layers.attention_norm",
-        "ln_2": "layers.mlp_norm",
+        **norms("ln_1", "ln_2"),
     },
-    (Gap("attn", "ln_2", "layers.attention_residual"), Gap("mlp", "", "layers.mlp_residual")),
+    residuals("attn", "ln_2", "mlp"),
     {
         "transformer.wte": "embedding",
         "transformer.wpe": "position_embedding",
@@ -189,16 +159,12 @@ OPT = Family(
     "model.decoder.layers",
     {
         **named("self_attn", ATTENTION, *QKV, out_proj="o_proj"),
-        "self_attn_layer_norm": "layers.attention_norm",
-        "final_layer_norm": "layers.mlp_norm",
+        **norms("self_attn_layer_norm", "final_layer_norm"),
         "fc1": "layers.mlp.up_proj",
         "activation_fn": "layers.mlp.act_mul",
         "fc2": "layers.mlp.down_proj",
     },
-    (
-        Gap("self_attn", "final_layer_norm", "layers.attention_residual"),
-        Gap("fc2", "", "layers.mlp_residual"),
-    ),
+    residuals("self_attn", "final_layer_norm", "fc2"),
     {
         "model.decoder.embed_tokens": "embedding",
         "model.decoder.embed_positions": "position_embedding",

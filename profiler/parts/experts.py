@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from profiler.parts.base import ATTENTION, FACTORS, HEADS, MLP, Family, Gap, Inside, named
+from profiler.parts.base import ATTENTION, FACTORS, HEADS, MLP, Family, Gap, Inside, named, norms, residuals
 from profiler.parts.dense import (
     FUSED_MLP,
     FUSED_PRODUCT,
@@ -72,16 +72,14 @@ LLAMA4 = Family(  # experts compute all tokens; one norm takes queries, then key
 DBRX = Family(
     "transformer.blocks",
     {
-        "norm_attn_norm.norm_1": "layers.attention_norm",
+        **norms("norm_attn_norm.norm_1", "norm_attn_norm.norm_2"),
         **named("norm_attn_norm.attn", ATTENTION, Wqkv="qkv_proj", out_proj="o_proj"),
-        "norm_attn_norm.norm_2": "layers.mlp_norm",
         "ffn.router": "layers.moe.router",
         "ffn.experts": routed("gate_up"),
     },
     (
-        Gap("norm_attn_norm.attn", "norm_attn_norm.norm_2", "layers.attention_residual"),
+        *residuals("norm_attn_norm.attn", "norm_attn_norm.norm_2", "ffn"),
         Gap("ffn.router", "ffn.experts", "layers.moe.topk"),
-        Gap("ffn", "", "layers.mlp_residual"),
     ),
     {"transformer.wte": "embedding", "transformer.norm_f": "final_norm", "lm_head": "lm_head"},
     behind={"layers.attention.qkv_proj": HEADS},  # clipped and split
@@ -114,8 +112,7 @@ AFMOE = replace(
         "post_mlp_layernorm": "layers.mlp_post_norm",
     },
     gaps=(
-        Gap("post_attention_layernorm", "pre_mlp_layernorm", "layers.attention_residual"),
-        Gap("post_mlp_layernorm", "", "layers.mlp_residual"),
+        *residuals("post_attention_layernorm", "pre_mlp_layernorm", "post_mlp_layernorm"),
         *ERNIE.gaps[2:],
     ),
     behind={"layers.attention.core": "layers.attention.gate_mul"},
@@ -126,7 +123,7 @@ _SHARED = {f"shared_mlp.{n}put_linear": name for n, name in (("in", "gate_up"), 
 GRANITE = replace(
     GRANITE_3,
     modules=_GRANITE,
-    gaps=(RESIDUALS[0], Gap("block_sparse_moe", "", "layers.mlp_residual")),
+    gaps=residuals("self_attn", "post_attention_layernorm", "block_sparse_moe"),
     kinds={
         "shared_mlp": Inside(
             {**_GRANITE, **{path: f"layers.moe.shared_{name}_proj" for path, name in _SHARED.items()}},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from profiler.parts.base import ATTENTION, HEADS, MLP, Family, Gap, named
+from profiler.parts.base import ATTENTION, HEADS, MLP, Family, Gap, named, norms, residuals
 from profiler.parts.dense import GPT2, OPT, QKV, megatron
 from profiler.parts.parallel import BOTH_RESIDUALS
 
@@ -28,8 +28,7 @@ MPT = Family(
     {
         **named("attn", ATTENTION, Wqkv="qkv_proj", out_proj="o_proj"),
         **named("ffn", MLP, "up_proj", "down_proj", act="act_mul"),
-        "norm_1": "layers.attention_norm",
-        "norm_2": "layers.mlp_norm",
+        **norms("norm_1", "norm_2"),
     },
     (
         Gap("attn", "norm_2", "layers.attention_residual"),
@@ -74,20 +73,10 @@ XGLM = replace(
 )
 FALCON = Family(
     "transformer.h",
-    {
-        **megatron("self_attention"),
-        "ln_attn": "layers.attention_norm",
-        "ln_mlp": "layers.mlp_norm",
-    },
+    {**megatron("self_attention"), **norms("ln_attn", "ln_mlp")},
     (Gap("mlp", "", BOTH_RESIDUALS),),
     {"transformer.word_embeddings": "embedding", "transformer.ln_f": "final_norm", "lm_head": "lm_head"},
     attends_until="self_attention.dense",
     behind={"layers.attention.qkv_proj": HEADS},
 )
-FALCON_IN_TURN = replace(
-    FALCON,
-    gaps=(
-        Gap("self_attention", "post_attention_layernorm", "layers.attention_residual"),
-        Gap("mlp", "", "layers.mlp_residual"),
-    ),
-)
+FALCON_IN_TURN = replace(FALCON, gaps=residuals("self_attention", "post_attention_layernorm", "mlp"))
