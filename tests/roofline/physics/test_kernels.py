@@ -24,6 +24,7 @@ from roofline.physics.transfer import QUANTITIES, carried, distance
 from roofline.times import times
 from specfiles.errors import InputError
 from tests.roofline.physics.conftest import chosen
+from workloads.dtypes import FORMATS, compute_dtype
 from workloads.operators import Attention, Gemm
 
 CALIBRATED = ("a100_sxm", "h100_sxm", "b200_sxm")
@@ -293,6 +294,16 @@ def test_a_device_is_its_own_nearest_and_keeps_its_constants() -> None:
             values = {c.name: (c.low + c.high) / 2 for c in constants}
             assert carried(values, constants, h100, h100) == pytest.approx(values)
             assert all(set(c.scales_with.split()) <= set(QUANTITIES) for c in constants)
+
+
+@pytest.mark.parametrize("inputs", FORMATS)
+def test_formats_that_no_table_has_keep_to_the_ceilings(inputs: str) -> None:
+    """Ampere multiplies integers of 4 bits, CDNA 4 floats of 6: their kernels were not measured."""
+    made = Gemm(64, 4096, 4096, inputs, inputs)
+    for device in map(load_device, ("a100_sxm", "mi355x")):
+        limits = ceilings(device, "calibrated")
+        if compute_dtype(inputs) in limits.matrix_by_dtype:
+            assert times(made, limits).time_s >= times(made, ceilings(device)).time_s
 
 
 def test_an_operator_of_a_model_gets_the_default_kernel() -> None:
