@@ -90,7 +90,7 @@ def cache_format(op: str, dtype: str, kv_dtype: str) -> str:
 
 
 def of_operator(operator: Operator) -> tuple[str, str, str, dict[str, Any]] | None:
-    """An operator of a model as (op, dtype, kv_dtype, sizes); None where tables have no such kind or format."""
+    """An operator of a model as (op, dtype, kv_dtype, sizes); None where tables lack its kind or format."""
     make = _OPERATORS.get(type(operator))
     found = make(operator) if make else None
     return found if found and found[1] in DTYPES else None
