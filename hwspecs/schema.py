@@ -202,12 +202,18 @@ class Device(Strict, frozen=True, kw_only=True):
         check_sources(self, self.sources)
         peaks = {str(dtype): peak for dtype, peak in self.datasheet.tensor_flop_per_s.items()}
         for wide, narrow in (("bf16", "fp8"), ("fp16", "fp8"), ("tf32", "bf16")):
-            if wide not in peaks or narrow not in peaks or "dense" in (peaks[narrow].note or ""):
+            if wide not in peaks or narrow not in peaks or _said_dense(peaks[narrow]):
                 continue
             if peaks[narrow].value > MOST_RATIO * peaks[wide].value:
                 raise ValueError(
                     f"datasheet.tensor_flop_per_s.{narrow}: {peaks[narrow].value:g} is "
                     f"{peaks[narrow].value / peaks[wide].value:.1f} times {wide}; "
                     "that looks like a peak with structured sparsity, state the dense one "
-                    "or, if it is dense, say so in its note."
+                    "or, if it is dense, begin its note with 'dense;'."
                 )
+
+
+def _said_dense(peak: Sourced) -> bool:
+    """Whether a note begins with `dense` or `dense by SOURCE`: elsewhere the word may say the opposite."""
+    clause = (peak.note or "").partition(";")[0].strip()
+    return clause == "dense" or clause.startswith("dense by ")

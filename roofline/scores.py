@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hwspecs import Device
-from roofline.ceilings import Fidelity, ceilings
+from roofline.ceilings import Ceilings, Fidelity, ceilings
 from roofline.optable import BUILDERS, CALIBRATED_COLUMNS, predict_table
 from roofline.physics.calibration import KEY, measured_on
 from roofline.totals import reference
@@ -114,15 +114,22 @@ def score_table(table: pd.DataFrame, device: Device, fidelity: Fidelity | str) -
     return Scores(fidelity, rows, {why: count for why, count in left_out.items() if count})
 
 
-def reached(table: pd.DataFrame, device: Device) -> dict[str, Any]:
-    """The share of the roofline that rows with latency_us attain; nothing where the table has none."""
+def reached(
+    table: pd.DataFrame, predicted_us: pd.Series, device: Device, limits: Ceilings
+) -> dict[str, pd.Series]:
+    """The share of the roofline that rows with latency_us attain; nothing where the table has none.
+
+    `predicted_us` is the table's at `limits`: where those are the roofline's, nothing is predicted again.
+    """
     if "latency_us" not in table:
         return {}
     given = table["latency_us"]
     measured = pd.to_numeric(given, errors="coerce")
     if (wrong := given.notna() & ~(measured > 0)).any():
         raise InputError(f"latency_us is {given[wrong].iloc[0]}; expected microseconds, above zero.")
-    attained = predict_table(table, reference(device))["predicted_us"] / measured
+    roof = reference(device, limits)
+    bound_us = predicted_us if roof is limits else predict_table(table, roof)["predicted_us"]
+    attained = bound_us / measured
     return {"latency_us": measured, "attained": attained, "above_ceiling": attained > ABOVE}
 
 

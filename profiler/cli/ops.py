@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hwspecs import Device
+    from roofline.ceilings import Ceilings
 
 MOST_SHOWN = 50  # rows printed to a terminal
 MOST_EXPLAINED = 20
@@ -68,19 +70,24 @@ def command(
     if out is not None:
         if explain:
             raise InputError("--explain prints the terms of a few rows; leave -o out.")
-        shares = {name: each for name, each in _reached(rows, device).items() if name != "latency_us"}
+        shares = _reached(rows, result, device, limits)
+        shares.pop("latency_us", None)  # is in the table, under its own name
         write_table(result.assign(**shares), out)
         print(f"{len(result)} rows written to {out}", file=sys.stderr)
         return
-    emit(_told(rows, result, device) + (_explained(rows, device, limits) if explain else ""), None)
+    shares = _reached(rows.head(MOST_SHOWN), result.head(MOST_SHOWN), device, limits)
+    text = _told(result, shares)
+    emit(text + (_explained(rows, limits, shares.get("latency_us", ())) if explain else ""), None)
 
 
-def _reached(rows: pd.DataFrame, device: Device) -> dict[str, Any]:
+def _reached(
+    rows: pd.DataFrame, result: pd.DataFrame, device: Device, limits: Ceilings
+) -> dict[str, pd.Series]:
     """The attained share of measured rows; nothing where none was measured."""
     from roofline.scores import reached
     from roofline.tablenames import tidied
 
-    return reached(tidied(rows), device)
+    return reached(tidied(rows), result["predicted_us"], device, limits)
 
 
 def _rows(operators: tuple[str, ...]) -> pd.DataFrame:
@@ -94,17 +101,16 @@ def _rows(operators: tuple[str, ...]) -> pd.DataFrame:
     return inline_table(operators)
 
 
-def _told(rows: pd.DataFrame, result: pd.DataFrame, device: Device) -> str:
+def _told(result: pd.DataFrame, shares: dict[str, pd.Series]) -> str:
     """A line per operator, with the attained share of measured ones."""
     from reports import operators
     from roofline.tables import plain_records
 
     shown = result.head(MOST_SHOWN)
-    measured = _reached(rows.head(MOST_SHOWN), device)
-    return operators.as_text(plain_records(shown.assign(**measured)), len(result) - len(shown))
+    return operators.as_text(plain_records(shown.assign(**shares)), len(result) - len(shown))
 
 
-def _explained(rows: pd.DataFrame, device: Device, limits: Any) -> str:
+def _explained(rows: pd.DataFrame, limits: Ceilings, measured_us: Iterable[float]) -> str:
     import pandas as pd
 
     from reports.waterfall import as_text
@@ -112,7 +118,5 @@ def _explained(rows: pd.DataFrame, device: Device, limits: Any) -> str:
 
     if len(rows) > MOST_EXPLAINED:
         raise InputError(f"--explain is for at most {MOST_EXPLAINED} operators; the table has {len(rows)}.")
-    measured = [
-        None if pd.isna(time) else time * 1e-6 for time in _reached(rows, device).get("latency_us", ())
-    ]
+    measured = [None if pd.isna(time) else time * 1e-6 for time in measured_us]
     return "\n" + as_text(explained_rows(rows, limits), measured)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from profiler.interrupts import raise_swallowed
 from specfiles.errors import InputError
 from specfiles.reading import exists
 
@@ -306,7 +307,8 @@ def keep_inputs(out: Path | None, *inputs: str | Path | None) -> None:
 
 
 def emit(text: str, path: Path | None) -> None:
-    """Write a result to stdout, or to a file with a message on stderr."""
+    """Write a result to stdout, or to a file with a message on stderr; nothing after an interrupt."""
+    raise_swallowed()  # by a library that read or drew
     if path is None:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         return

@@ -35,6 +35,7 @@ def command(subjects: tuple[Path, ...], out: Path, hw: str | None, others: str |
     Several predictions are compared. `-o FILE.svg`, .png or .pdf draws one run or prediction instead: the
     roofline and where the time goes.
     """
+    from profiler.interrupts import raise_swallowed
     from profiler.report import drawn, report
     from specfiles.writing import write_bytes, write_text
 
@@ -42,8 +43,12 @@ def command(subjects: tuple[Path, ...], out: Path, hw: str | None, others: str |
     if out.suffix.removeprefix(".") in PICTURES:
         if len(subjects) > 1:
             raise InputError(f"{out}: a picture shows one run or prediction; name one, or an .html file.")
-        write_bytes(out, drawn(subjects[0], hw, out.suffix))
+        picture = drawn(subjects[0], hw, out.suffix)
+        raise_swallowed()  # by a library that read or drew
+        write_bytes(out, picture)
     else:
         named = None if others is None else [name for name in others.split(",") if name]
-        write_text(out, report(subjects, hw, named))
+        page = report(subjects, hw, named)
+        raise_swallowed()
+        write_text(out, page)
     print(f"report written to {out}", file=sys.stderr)

@@ -81,11 +81,20 @@ def test_a_wrong_value_is_refused_by_its_key(file: Path, good: str, bad: str, sa
     assert all(part in sentence for part in said), sentence
 
 
-def test_a_peak_that_looks_sparse_is_taken_where_its_note_says_dense(file: Path) -> None:
-    peak = "{value: 200.0e+12, source: sheet"
-    assert peak in GOOD
-    file.write_text(GOOD.replace(peak, "{value: 400.0e+12, source: sheet, note: dense by the sheet"))
+PEAK = "{value: 200.0e+12, source: sheet"
+DOUBLE = "{value: 400.0e+12, source: sheet, note: "
+
+
+@pytest.mark.parametrize("note", ["dense", "dense by the sheet", "dense; four times bf16"])
+def test_a_peak_that_looks_sparse_is_taken_where_its_note_says_dense(file: Path, note: str) -> None:
+    assert PEAK in GOOD
+    file.write_text(GOOD.replace(PEAK, DOUBLE + note))
     load_device(str(file))
+
+
+@pytest.mark.parametrize("note", ["not dense", "twice the dense peak", "dense peak is half", "condensed"])
+def test_a_note_that_only_has_the_word_dense_excuses_no_sparse_peak(file: Path, note: str) -> None:
+    assert "begin its note with 'dense;'" in refusal(file, GOOD.replace(PEAK, DOUBLE + note))
 
 
 def test_bottomless_nesting_is_refused_and_does_not_end_the_process(file: Path) -> None:

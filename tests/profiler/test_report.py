@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 from xml.etree import ElementTree
 
@@ -127,3 +130,40 @@ def test_a_picture_is_of_one_thing_that_has_a_device(tmp_path: Path, roofline: C
     assert not out.exists()
     with pytest.raises(InputError, match="name it with --hw"):
         picture(Content(title="trace", facts=(), points=(), fidelity="", reference=""), ".svg")
+
+
+@pytest.mark.parametrize(
+    ("words", "reader"),
+    [
+        (("report", "-o", "x.html", "p.json"), "profiler.report.report"),
+        (("report", "-o", "x.svg", "p.json"), "profiler.report.drawn"),
+        (
+            ("predict", "Llama-3.2-1B", "--hw", "h100", "--engine", "vllm", "-o", "x.txt"),
+            "roofline.tables.as_json",
+        ),
+    ],
+)
+def test_an_interrupt_that_a_library_swallows_leaves_nothing_written(
+    words: tuple[str, ...],
+    reader: str,
+    roofline: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def swallowing(*args: Any, **named: Any) -> Any:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return before(*args, **named)
+
+    before = resolve_name(reader)
+    monkeypatch.chdir(tmp_path)
+    (one,) = predicted("Llama-3.1-8B", "h100", "datasheet", {"phase": "prefill"})
+    Path("p.json").write_text(json.dumps(as_json(one)))
+    monkeypatch.setattr(reader, swallowing)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        ended = roofline(*words)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert (ended.code, ended.out) == (130, "")
+    assert not [*Path().glob("x.*")]

@@ -8,6 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from roofline.ceilings import Ceilings, Fidelity
+from roofline.optable import predict_table
 from tests.profiler.conftest import Finished
 
 WORDS = {"op": ["GEMM", "linear"], "dtype": ["bf16", "e4m3"]}
@@ -75,8 +77,18 @@ def test_an_operator_on_the_command_line_is_told_with_what_it_reaches(run: Run) 
     assert (code, "More than 105 % of the roofline" in said) == (0, True)
 
 
-def test_a_written_table_has_the_attained_share_of_what_was_measured(run: Run, tmp_path: Path) -> None:
+def test_a_written_table_has_the_attained_share_of_what_was_measured(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of the same product at 720 us 67.5 %, at 152 us more than all; at any fidelity."""
+
+    def counted(table: pd.DataFrame, limits: Ceilings) -> pd.DataFrame:
+        predicted.append(limits.fidelity)
+        return predict_table(table, limits)
+
+    predicted: list[Fidelity] = []
+    for module in ("scores", "tablenames"):
+        monkeypatch.setattr(f"roofline.{module}.predict_table", counted)
     shapes, out = tmp_path / "shapes.csv", tmp_path / "out.csv"
     shapes.write_text(
         "op,dtype,m,n,k,latency_us\n"
@@ -89,6 +101,7 @@ def test_a_written_table_has_the_attained_share_of_what_was_measured(run: Run, t
         assert found["attained"].round(3).tolist()[0] == 0.675
         assert found["above_ceiling"].tolist() == [False, True, False]
         assert pd.isna(found["attained"][2])
+    assert predicted == ["datasheet", "calibrated", "datasheet"]  # the roofline once for each table
 
 
 def test_the_terms_end_with_what_was_measured(run: Run) -> None:
