@@ -138,12 +138,16 @@ def _measured(device: Device) -> _Said:
 
 
 def _memory_sizes(device: Device) -> _Said:
-    """Bytes grow with the distance from the processors: every cache is smaller than the DRAM."""
+    """Caches are smaller than the DRAM; its driver reports the stated GB as 1e9 to 2**30 bytes."""
     sheet, memory = device.datasheet, device.datasheet.dram.capacity_bytes.value
     for key, cache in (("l2", sheet.l2), ("last_level_cache", sheet.last_level_cache)):
         if cache:
             size = cache.capacity_bytes.value
             yield _judged(size < memory), f"{key}.capacity_bytes: {size:g} against {memory:g} of DRAM."
+    if reported := device.measured.dram_capacity_bytes:
+        part = reported.value / memory
+        fine = 1 - TOLERANCE <= part <= 2**30 / 1e9 * (1 + TOLERANCE)
+        yield _judged(fine), f"measured.dram_capacity_bytes: {100 * part:.1f} % of the stated {memory:g}."
 
 
 def _links(device: Device) -> _Said:

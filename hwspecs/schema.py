@@ -20,7 +20,11 @@ MOST_RATIO = 3.9  # between neighbouring dtypes; 4 is twice the dense ratio: a s
 
 
 class Dram(Strict, frozen=True, kw_only=True):
-    """Main memory of the device: HBM, GDDR, LPDDR or DDR."""
+    """Main memory of the device: HBM, GDDR, LPDDR or DDR.
+
+    capacity_bytes: as printed, a GB as 1e9 bytes and a GiB as 2**30. Most data sheets print GB for GiB, so
+    programs may see up to 7 % more: `Measured.dram_capacity_bytes`.
+    """
 
     type: Text
     capacity_bytes: Sourced
@@ -71,6 +75,7 @@ class Measured(Strict, frozen=True, kw_only=True):
     vector_flop_per_s: dict[Dtype, Sourced] = {}
     steady_flop_per_s: dict[Dtype, Sourced] = {}  # matrix products under sustained load (power limit)
     special_op_per_s: Sourced | None = None
+    dram_capacity_bytes: Sourced | None = None  # the total that the driver reports: nvidia-smi, rocm-smi
     dram_byte_per_s: Sourced | None = None
     l2_byte_per_s: Sourced | None = None
     launch_s: Sourced | None = None  # from the end of one operator to the start of the next, next to no work
@@ -196,6 +201,11 @@ class Device(Strict, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         """One line; the fields would fill pages of a notebook."""
         return f"<Device: {self.name}, {self.kind}, {self.architecture}>"
+
+    @property
+    def capacity_bytes(self) -> float:
+        """Memory that decides what fits: what the driver reports, else what the data sheet states."""
+        return (self.measured.dram_capacity_bytes or self.datasheet.dram.capacity_bytes).value
 
     def __post_init__(self) -> None:
         """Raise ValueError for a source that is not listed, or a sparse peak that is written as dense."""

@@ -24,7 +24,7 @@ def _record(device: Device) -> dict[str, Any]:
         "architecture": device.architecture,
         "dense_flop_per_s": {dtype: peak.value for dtype, peak in peaks.items()},
         "dram_byte_per_s": sheet.dram.byte_per_s.value if sheet.dram.byte_per_s else None,
-        "dram_bytes": sheet.dram.capacity_bytes.value,
+        "dram_bytes": device.capacity_bytes,
         "tdp_w": sheet.tdp_w.value if sheet.tdp_w else None,
         "measured": device.measured.dram_byte_per_s is not None,
         "calibrated": device.calibration is not None,

@@ -176,7 +176,7 @@ def _legend(found: WhatIf, data: dict[str, Any], body: str) -> str:
         lines.append(f"In every line: engine {data['engine']['told']}.")
     fits = data["baseline"]["fits"]
     if not fits or f"B{TOO_MUCH}" in body:
-        capacity = si(found.baseline.device.datasheet.dram.capacity_bytes.value, "B")
+        capacity = si(found.baseline.device.capacity_bytes, "B")
         lines.append(
             f"{TOO_MUCH} more than the {capacity} of a device: times are those of one that holds it."
         )

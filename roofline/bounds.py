@@ -112,7 +112,7 @@ class Bounds:
             "tpot_s": seconds.get("decode", np.inf) / steps if steps else None,
             "tokens_per_s": asked.batch * asked.tokens_each / whole,
             "memory_bytes": sum(held_bytes(schedule, widest)),
-            "capacity_bytes": np.array([d.datasheet.dram.capacity_bytes.value for d in self.devices]),
+            "capacity_bytes": np.array([d.capacity_bytes for d in self.devices]),
         }
 
     def _priced(self, operator: Operator) -> tuple[Work, Any, Any]:

@@ -101,7 +101,7 @@ class Prediction:
             sums,
             held_bytes(self.schedule, max(r.work.activation_bytes for r in self.rows)),
             scale.dram_byte_per_s,
-            self.device.datasheet.dram.capacity_bytes.value,
+            self.device.capacity_bytes,
             tdp.value * scenario.setting.devices if tdp else None,
             power_of(self.ceilings),
         )

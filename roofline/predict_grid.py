@@ -180,7 +180,7 @@ def _totals(points: _Points) -> Table:
     weights, cache, activations = held_bytes(schedule, peak)
     out = {"prefill": grid.prompt, "decode": 1.0}.get(grid.phase, grid.output)
     watts = [d.datasheet.tdp_w.value if d.datasheet.tdp_w else np.nan for d in grid.devices]
-    capacity = np.array([d.datasheet.dram.capacity_bytes.value for d in grid.devices])
+    capacity = np.array([d.capacity_bytes for d in grid.devices])
     found = summary(
         grid.phase,
         grid.batch * out,

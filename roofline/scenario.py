@@ -187,7 +187,7 @@ def target(device: Device) -> Target:
         host_byte_per_s=host.byte_per_s.value if host else None,
         disk="disk" in sheet.links,
         host_memory="host_memory" in sheet.links,
-        memory_bytes=sheet.dram.capacity_bytes.value,
+        memory_bytes=device.capacity_bytes,
         launch_s=launch.value if launch else None,
         graph_launch_s=replayed.value if replayed else None,
         is_host=device.kind == "cpu",

@@ -104,8 +104,7 @@ class Answer:
     @property
     def totals(self) -> dict[str, Any]:
         """The totals of the prediction, and the memory capacity of the device."""
-        capacity = self.device.datasheet.dram.capacity_bytes.value
-        return {**self.prediction.totals(), "capacity_bytes": capacity}
+        return {**self.prediction.totals(), "capacity_bytes": self.device.capacity_bytes}
 
     @property
     def watts(self) -> float:

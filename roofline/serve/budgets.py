@@ -14,7 +14,7 @@ GIB = 1 << 30
 
 def default_budget(engine: str, device: Device) -> tuple[int, str]:
     """The tokens, and whose default they are, for the output."""
-    memory_bytes = device.datasheet.dram.capacity_bytes.value
+    memory_bytes = device.capacity_bytes
     if engine == "vllm":
         tokens = _vllm(memory_bytes, device.name)
     elif engine == "sglang":

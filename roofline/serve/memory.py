@@ -40,7 +40,7 @@ class Room:
         Raises InputError where they do not fit.
         """
         main = schedule.main
-        capacity, weights = device.datasheet.dram.capacity_bytes.value, main.weight_bytes()
+        capacity, weights = device.capacity_bytes, main.weight_bytes()
         if engine in OF_REST:
             usable, of_free, told = capacity, UTILISATION, "the memory"
         else:

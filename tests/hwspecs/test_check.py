@@ -52,6 +52,8 @@ BROKEN = [  # what went wrong, the rule that must say so
     ("h200_sxm", "measured.links.nvlink.value", 473e9, "measured"),  # reduced in the switch
     ("h100_sxm", "datasheet.l2.capacity_bytes.value", 50e12, "memory_sizes"),
     ("epyc_9654", "datasheet.last_level_cache.capacity_bytes.value", 384e12, "memory_sizes"),
+    ("h100_sxm", "measured.dram_capacity_bytes.value", 89e9, "memory_sizes"),  # 83 GiB
+    ("h100_sxm", "measured.dram_capacity_bytes.value", 42.95e9, "memory_sizes"),  # half a device
     ("h100_sxm", "datasheet.links.nvlink.byte_per_s.value", 900e9, "links"),  # both directions
     ("l40s", "datasheet.links.pcie.byte_per_s.value", 64e9, "links"),  # both directions
 ]

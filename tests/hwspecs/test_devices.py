@@ -81,3 +81,11 @@ def test_geforce_peaks_are_those_of_fp32_accumulation(stem: str) -> None:
     lanes = sheet.vector_flop_per_s["fp32"].value
     assert sheet.tensor_flop_per_s["fp16"].value == pytest.approx(2 * lanes, rel=0.01)
     assert sheet.tensor_flop_per_s["bf16"].value == sheet.tensor_flop_per_s["fp16"].value
+
+
+def test_what_the_driver_reports_decides_what_fits() -> None:
+    """NVIDIA prints 141 GB for 141 GiB, of which nvidia-smi reports 143771 MiB; a TPU has no such reading."""
+    h200, tpu = load_device("h200_sxm"), load_device("tpu_v6e")
+    assert h200.capacity_bytes == pytest.approx(143771 * 2**20)
+    assert h200.datasheet.dram.capacity_bytes.value == 141e9
+    assert tpu.capacity_bytes == tpu.datasheet.dram.capacity_bytes.value

@@ -19,6 +19,7 @@ FILLED = {
     "fp32": "10.0e+12",
     "type": "HBM9",
     "capacity_bytes": "10.0e+9",
+    "dram_capacity_bytes": "10.0e+9",
     "byte_per_s": "1.0e+12",
 }
 

@@ -176,7 +176,7 @@ def test_too_little_memory_is_a_goal_that_is_missed() -> None:
     assert goal.missed(nearest.totals) == goal.misses(nearest.totals)["memory"] > 4
     option, l4 = Option(8), load_device("l4")
     needed = predict(option.of(large), l4).totals()["memory_bytes"]
-    assert Bounds(large, [l4], goal).missed(option) == needed / l4.datasheet.dram.capacity_bytes.value
+    assert Bounds(large, [l4], goal).missed(option) == needed / l4.capacity_bytes
 
 
 WORDS = (
@@ -206,7 +206,7 @@ def test_bounds_are_below_every_prediction(words: str, count: int) -> None:
         except InputError:
             assert bound == np.inf
             continue
-        totals = {**prediction.totals(), "capacity_bytes": device.datasheet.dram.capacity_bytes.value}
+        totals = {**prediction.totals(), "capacity_bytes": device.capacity_bytes}
         assert 0.5 * goal.missed(totals) <= bound <= goal.missed(totals) * (1 + 1e-9)
 
 

@@ -177,7 +177,7 @@ def test_memory_that_a_device_has_not_is_marked() -> None:
     assert "141 GB*" in text  # 70.55e9 parameters of 2 bytes, and 0.2 GB beside
     four_bits = next(line for line in text.splitlines() if line.lstrip().startswith("weight-only"))
     assert "*" not in four_bits
-    assert "* more than the 80.0 GB of a device" in text
+    assert "* more than the 85.5 GB of a device" in text
     assert [o["fits"] for o in as_json(result)["outcomes"] if o["names"] == ["eagle"]] == [False]
     assert "It fits with weight-only-quantisation:format=int4_g128.\n" in text
     eagle = as_text(whatif(asked, load_device("h100_sxm"), techniques=[parse("eagle")]))

@@ -333,13 +333,13 @@ def test_a_prompt_beyond_the_budget_is_read_whole_beside_decoding() -> None:
 
 
 def test_an_engine_may_take_a_share_of_what_weights_leave() -> None:
-    capacity = DEVICE.datasheet.dram.capacity_bytes.value
+    capacity = DEVICE.capacity_bytes
     rest = capacity - SCHEDULE.main.weight_bytes() - 1e9
     assert Room.of(SCHEDULE, DEVICE, 1e9, 100, "trtllm").bytes == pytest.approx(0.9 * rest)
     assert Room.of(SCHEDULE, DEVICE, 1e9, 100, "vllm").bytes == pytest.approx(rest - 0.1 * capacity)
-    with pytest.raises(InputError, match=r", and the memory of H100-SXM5-80GB is 80\.0 GB"):
+    with pytest.raises(InputError, match=r", and the memory of H100-SXM5-80GB is 85\.5 GB"):
         Room.of(SCHEDULE, DEVICE, capacity, 100, "trtllm")
-    with pytest.raises(InputError, match=r", and 90 % of the memory of H100-SXM5-80GB is 72\.0 GB"):
+    with pytest.raises(InputError, match=r", and 90 % of the memory of H100-SXM5-80GB is 77\.0 GB"):
         Room.of(SCHEDULE, DEVICE, capacity, 100)
 
 

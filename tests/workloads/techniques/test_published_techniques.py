@@ -219,7 +219,7 @@ def placed(row: pd.Series) -> tuple[str, ...]:
     elif re.search("zero3|weights offload|ZeRO", said):
         away = 1.0
     else:
-        away = max(0.0, 1 - device.datasheet.dram.capacity_bytes.value / weights)
+        away = max(0.0, 1 - device.capacity_bytes / weights)
     words = [f"weight-offloading:share={away},devices={int(row['n_gpus'])}"] if away else []
     return (*words, *(["kv-offloading"] if "KV offload=Yes" in said else []))
 
