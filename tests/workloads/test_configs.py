@@ -208,7 +208,21 @@ def test_any_family_with_anything_in_any_field(family: str, data: st.DataObject)
         ("minimax_m1", {}, "'attn_type_list' is None; expected 0 or 1 per layer"),
         ("minimax", {"shared_intermediate_size": 9}, "'shared_intermediate_size' is 9; expected 0"),
         ("deepseek_v4", {"compress_ratios": [4, 16] * 8}, "'compress_ratios' is"),
+        ("deepseek_v4", {"compress_ratios": [[]] * 61}, "'compress_ratios' is"),
         ("kimi_linear", {"linear_attn_config": {"kda_layers": [1]}}, "each of the layers 1 to"),
+        ("kimi_linear", {"linear_attn_config": {"kda_layers": [[]]}}, "each of the layers 1 to"),
+        ("gemma4_text", {"per_layer_config": {"a": {"b": 1}}}, "fields by number of layer, one of them of"),
+        ("gemma4_text", {"per_layer_config": {"999": {"head_dim": 1}}}, "fields by number of layer"),
+        (
+            "minimax_m3",
+            {
+                "sparse_attention_config": {
+                    "sparse_attention_freq": [1] * 60,
+                    "sparse_disable_index_value": [0] * 60,
+                }
+            },
+            "expected 1 in each layer that picks blocks",
+        ),
         ("longcat_flash", {"zero_expert_type": "copy"}, "'zero_expert_type' is 'copy'; expected identity"),
         ("laguna", {"gating": "none"}, "'gating' is 'none'; expected true"),
         ("step3p5", {"moe_layers_enum": "a,b"}, "'moe_layers_enum' is 'a,b'; expected numbers"),

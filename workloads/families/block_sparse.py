@@ -41,8 +41,12 @@ def _minimax_m3(config: Config) -> Model:
         blocks=config.size("index_topk_blocks", default=index.size("sparse_topk_blocks", default=16)),
     )
     kinds = config.per_layer("layer_types", count, (FULL, SPARSE))
-    marked = index.flags("sparse_attention_freq", count) or [False] * count
+    picks_any = index.flag("use_sparse_attention", True)
+    marked = (index.flags("sparse_attention_freq", count) if picks_any else None) or [False] * count
     picks = marked if kinds is None else [kind == SPARSE for kind in kinds]
+    keys_alone = index.flags("sparse_disable_index_value", count) or picks
+    if any(pick and not alone for pick, alone in zip(picks, keys_alone, strict=True)):
+        raise index.wrong("sparse_disable_index_value", "1 in each layer that picks blocks")
     pairs = zip(picks, _wide(config, count), strict=True)
     layers = [Layer((sparse if pick else full, wide)) for pick, wide in pairs]
     return decoder_of(config, hidden, layers, positions=524_288)

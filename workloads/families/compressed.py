@@ -73,7 +73,8 @@ def _kinds(config: Config, layers: int) -> list[str]:
     if ratios is None:
         return [ALL if i < 2 or i % 2 == 0 else PICKED for i in range(layers)]
     named = {0: WINDOW, **{rate: kind for kind, rate in STRIDES.items()}}
-    if not isinstance(ratios, list) or len(ratios) < layers or any(r not in named for r in ratios[:layers]):
+    allowed = list(named)  # an entry may be of a type that has no hash
+    if not isinstance(ratios, list) or len(ratios) < layers or any(r not in allowed for r in ratios[:layers]):
         raise config.wrong("compress_ratios", f"0, 4 or 128 for each of {layers} layers")
     return [named[ratio] for ratio in ratios[:layers]]
 

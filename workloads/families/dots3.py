@@ -27,11 +27,11 @@ OF_WINDOWS = {  # defaults of their layers, which authors state behind `swa_`
 
 def _dots3(config: Config) -> Model:
     hidden, count = config.size("hidden_size"), config.layers("num_hidden_layers")
-    own = config.nested("per_layer_config")
+    listed = config.nested("per_layer_config")
+    own = {n.lstrip("0") or "0": listed.nested(n) for n in listed.fields}  # transformers fills up with zeros
     window = config.size("sliding_window", "sliding_window_size", default=512)
     attention = [
-        _attention(config, own.nested(str(i)) if str(i) in own.fields else None, kind, window)
-        for i, kind in enumerate(_kinds(config, count))
+        _attention(config, own.get(str(i)), kind, window) for i, kind in enumerate(_kinds(config, count))
     ]
     pairs = zip(attention, _wide(config, count), strict=True)
     return decoder_of(config, hidden, [Layer(pair) for pair in pairs], positions=524_288)

@@ -140,7 +140,11 @@ def _full(
     kv_heads = config.optional_size("num_global_key_value_heads") if alike else None
     listed = config.nested("per_layer_config")
     if listed.fields:  # by number of layer, all full ones alike
-        named = listed.nested(next(n for n in listed.fields if n.isdigit() and kinds[int(n)] == FULL))
+        full = {str(i) for i, kind in enumerate(kinds) if kind == FULL}
+        number = next((n for n in listed.fields if (n.lstrip("0") or "0") in full), None)
+        if number is None:
+            raise config.wrong("per_layer_config", "fields by number of layer, one of them of a full one")
+        named = listed.nested(number)
         dim = named.size("head_dim", default=sliding.head_dim)
         kv_heads = named.optional_size("num_key_value_heads")
     kv_heads = kv_heads or sliding.kv_heads

@@ -81,8 +81,9 @@ def _kinds(config: Config, inside: Config, layers: int) -> list[str]:
     }
     if all(found is None for found in numbers.values()):
         return [FULL if i and i % 4 == 0 else DELTA for i in range(layers)]
-    kinds = {i: kind for kind, found in numbers.items() if isinstance(found, list) for i in found}
-    if set(kinds) != set(range(1, layers + 1)):
+    listed_in = [(i, kind) for kind, found in numbers.items() if isinstance(found, list) for i in found]
+    kinds = {i: kind for i, kind in listed_in if isinstance(i, int)}
+    if len(kinds) != len(listed_in) or set(kinds) != set(range(1, layers + 1)):
         raise config.wrong("linear_attn_config", f"each of the layers 1 to {layers} in one of its lists")
     return [kinds[i] for i in range(1, layers + 1)]
 
