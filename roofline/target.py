@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -107,9 +108,10 @@ class Answer:
         return {**self.prediction.totals(), "capacity_bytes": self.device.capacity_bytes}
 
     @property
-    def watts(self) -> float:
-        """TDP of all devices [W], the measure of cost where no price is known."""
-        return _watts(self.device) * self.devices
+    def watts(self) -> float | None:
+        """TDP of all devices [W], the measure of cost where no price is known; None where it is not, too."""
+        each = _watts(self.device)
+        return None if each is None else each * self.devices
 
     @property
     def usd_per_million_tokens(self) -> float | None:
@@ -122,10 +124,9 @@ class Answer:
         """Whether inference engines offer all of its techniques."""
         return all(technique.served for technique in self.techniques)
 
-    def cost(self) -> tuple[bool, float, bool, float, float]:
+    def cost(self) -> tuple[float, ...]:
         """The order of answers: by the price of a token, else of an hour, else by power."""
-        token, hour = self.usd_per_million_tokens, self.usd_per_hour
-        return token is None, token or 0.0, hour is None, hour or 0.0, self.watts
+        return tuple(map(_or_last, (self.usd_per_million_tokens, self.usd_per_hour, self.watts)))
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def answers(
     """
     from roofline.bounds import Bounds
 
-    bounds = Bounds(scenario, sorted(devices, key=_watts), goal)
+    bounds = Bounds(scenario, sorted(devices, key=lambda d: _or_last(_watts(d))), goal)
     counts = [count for count in shared_by if bounds.possible(Option(count))]
     if not counts:
         bounds.require(Option(shared_by[0]))
@@ -210,11 +211,11 @@ def answers(
         answer = next((a for a in tried if a is not None and goal.missed(a.totals) <= 1), None)
         if answer is not None:
             found.append(answer)
-    met = sorted(found, key=lambda answer: (techniques is None and not answer.served, *answer.cost()))
+    met = sorted(found, key=lambda answer: (techniques is None and not answer.served, answer.cost()))
     if met and (techniques is not None or met[0].served):
         return Found(met, [])
     served = nearest(False)
-    least = goal.missed(served[0].totals) if served else float("inf")
+    least = goal.missed(served[0].totals) if served else math.inf
     others = [] if met else [answer for answer in nearest(True) if goal.missed(answer.totals) < least]
     return Found(met, [*served, *others])
 
@@ -283,5 +284,10 @@ def _sets(gains: Mapping[Technique, float], named: bool) -> list[list[tuple[Tech
     return found
 
 
-def _watts(device: Device) -> float:
-    return device.datasheet.tdp_w.value if device.datasheet.tdp_w else float("inf")
+def _watts(device: Device) -> float | None:
+    return device.datasheet.tdp_w.value if device.datasheet.tdp_w else None
+
+
+def _or_last(cost: float | None) -> float:
+    """A cost by which things are ordered, the unknown ones last."""
+    return math.inf if cost is None else cost

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import msgspec
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from hwspecs import load_device
+from reports.whatif import answers_json
 from roofline.bounds import Bounds
 from roofline.predict import predict
 from roofline.scenario import Scenario
@@ -45,7 +47,7 @@ def test_what_is_answered_meets_the_target_and_nothing_milder_does() -> None:
     goal = Goal.parse("tpot=6ms,ttft=300ms")
     found = answers(SCENARIO, DEVICES, goal).met
     assert found
-    assert [a.watts for a in found] == sorted(a.watts for a in found)
+    assert [a.watts for a in found] == sorted(a.watts for a in found if a.watts)
     for answer in found:
         asked = replace(
             SCENARIO,
@@ -70,6 +72,14 @@ def test_what_an_engine_serves_is_answered_before_what_none_does() -> None:
     for tpot_s, chosen in ((eagle * 1.1, drafts[1]), ((diffusion + eagle) / 2, drafts[0])):
         found = answers(alone, [h100], Goal({"tpot": tpot_s}), "datasheet", "exact", techniques=drafts)
         assert found.met[0].techniques == (chosen,)
+
+
+def test_power_that_nobody_states_is_unknown_and_comes_last() -> None:
+    """Google's TPUs; JSON has no infinite number."""
+    small, goal = replace(SCENARIO, model=load_model("SmolLM2-135M").model), Goal.parse("tpot=10s")
+    found = answers(small, [load_device("tpu_v5e"), load_device("l40s")], goal, techniques=(), shared_by=(1,))
+    told = json.loads(json.dumps(answers_json(found, small, goal, "tpot=10s"), allow_nan=False))
+    assert [answer["tdp_w"] for answer in told["answers"]] == [350, None]
 
 
 def test_more_devices_come_before_what_no_engine_serves() -> None:
