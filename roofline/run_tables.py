@@ -12,9 +12,9 @@ POINT = ["phase", "batch", "q_len", "kv_len", ENCODER]  # what tells the measure
 
 
 def step_of(point: Sequence[Any]) -> Step:
-    """The step of a row's values of POINT."""
+    """The step of a row's values of POINT; several positions that decode are drafts, each of them scored."""
     batch, q_len, kv_len, memory = map(int, point[1:])
-    return Step(batch, q_len, kv_len, memory=memory)
+    return Step(batch, q_len, kv_len, q_len if point[0] == "decode" else 1, memory)
 
 
 TABLES = {

@@ -115,8 +115,7 @@ def _best(
 ) -> Capture | None:
     """Of the captures of as many kernels that of these names and of a fitting size; None without one."""
     fitting = [c for c in known if _alike(names, [captured[r] for r in c.rows])]
-    wanted = step.padded or step.sequences
-    sized = [c for c in fitting if c.size >= wanted > 0]
+    sized = [c for c in fitting if c.size >= step.tokens > 0]
     if sized:
         least = min(c.size for c in sized)
         fitting = [c for c in sized if c.size == least]

@@ -19,7 +19,7 @@ from profiler.traces.steps import StepFacts
 from profiler.traces.tables import SCHEMAS, WORK, Loss, Trace, make_table, work_values
 from workloads.blocks import Place
 from workloads.model import Model
-from workloads.step import Setting, Step
+from workloads.step import Setting, Step, prefill
 
 FORMAT = re.compile("mxfp4|nvfp4")
 LATENT = re.compile("mla", re.IGNORECASE)
@@ -97,48 +97,49 @@ class ModelMatch:
         if seen != wanted:
             self.notes[f"steps show {seen} layers, {self.model.name} has {wanted}: not matched"] += 1
             return
-        sizes = self._sizes(step, rows)
-        if sizes is None:
+        found = self._sizes(step, rows)
+        if found is None:
             self.notes[
                 "steps whose batch and lengths are not known; give --batch, --prompt or --context"
             ] += 1
             return
-        self.passes[step] = ("decode" if sizes.q_len == 1 else "prefill", sizes)
+        self.passes[step] = found
+        _, sizes = found
         for number, layer in enumerate(self.model.layers):
             self._match(rows[layers == number], self._targets(layer, sizes))
         self._ends(rows, layers, sizes)
 
-    def _sizes(self, step: int, rows: Any) -> Step | None:
-        """The pass of a step; None for mixed steps, which keep recorded values."""
+    def _sizes(self, step: int, rows: Any) -> tuple[str, Step] | None:
+        """The phase of a step and its pass; None for mixed steps, which keep recorded values."""
         facts = self.facts[step] if step < len(self.facts) else StepFacts()
         phases = {self.table["phase"][row] for row in rows.tolist()}
         phase = facts.phase or next((p for p in phases if p), "")
-        if phase == "decode":
-            batch, length = self._decoded(facts, self.recorded.get(step))
-            return Step(batch, 1, length) if batch and length else None
-        if phase == "prefill":
-            batch, length = self._prompts(facts, self.recorded.get(step))
-            return Step(batch, length, length) if batch and length else None
-        return None
+        sized = {"decode": self._decoded, "prefill": self._prompts}.get(phase)
+        sizes = sized(facts, self.recorded.get(step)) if sized else None
+        return (phase, sizes) if sizes and sizes.batch and sizes.kv_len else None
 
-    def _decoded(self, facts: StepFacts, shapes: Step | None) -> tuple[int, int]:
-        """Sequences and visible tokens: as the step's annotation says, else as recorded, else as given."""
-        given = self.lengths
+    def _decoded(self, facts: StepFacts, shapes: Step | None) -> Step:
+        """As the step's annotation says, else as recorded, else as given; drafts that are verified count."""
+        batch, length, new = facts.decode or self.lengths.batch, self.lengths.context, 1
+        if facts.decode_tokens and facts.decode:
+            new = max(1, round(facts.decode_tokens / facts.decode))
+        elif shapes:
+            new = int(shapes.q_len)
         if facts.kv and facts.decode:
-            return facts.decode, round(facts.kv / facts.decode)
-        if shapes:  # a cache may have more room than positions, so that a given context stands
-            return shapes.batch, given.context or shapes.kv_len
-        return facts.decode or given.batch, given.context
+            length = round(facts.kv / facts.decode)
+        elif shapes:  # a cache may have more room than positions, so that a given context stands
+            batch, length = int(shapes.batch), length or int(shapes.kv_len)
+        return Step(batch, new, length, scored=new)
 
-    def _prompts(self, facts: StepFacts, shapes: Step | None) -> tuple[int, int]:
-        """Sequences and tokens of each: as the step's annotation says, else as recorded, else as given."""
-        given = self.lengths
+    def _prompts(self, facts: StepFacts, shapes: Step | None) -> Step:
+        """As the step's annotation says, else as recorded, else as given."""
+        batch, length = facts.prefill or self.lengths.batch, self.lengths.prompt
         if facts.prefill_tokens and facts.prefill:
-            return facts.prefill, round(facts.prefill_tokens / facts.prefill)
-        if shapes:
-            self._differs(given, shapes)
-            return shapes.batch, shapes.q_len
-        return facts.prefill or given.batch, given.prompt
+            length = round(facts.prefill_tokens / facts.prefill)
+        elif shapes:
+            self._differs(self.lengths, shapes)
+            batch, length = int(shapes.batch), int(shapes.q_len)
+        return prefill(batch, length)
 
     def _differs(self, given: Lengths, shapes: Step) -> None:
         """Note where a user's sizes of a prompt are not the recorded ones."""

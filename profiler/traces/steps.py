@@ -26,10 +26,15 @@ class StepFacts:
     prefill: int = 0  # sequences that read their prompt
     decode: int = 0  # sequences that yield one more token
     prefill_tokens: int = 0
-    decode_tokens: int = 0
+    decode_tokens: int = 0  # several of each sequence where drafts are verified
     kv: int = 0  # visible positions of the decoding sequences, summed
     prefill_kv: int = 0
     padded: int = 0  # tokens that the step was padded to
+
+    @property
+    def tokens(self) -> int:
+        """New positions that were computed, with padding; one of each sequence where none are stated."""
+        return self.padded or (self.prefill_tokens or self.prefill) + (self.decode_tokens or self.decode)
 
     @property
     def sequences(self) -> int:

@@ -19,12 +19,13 @@ from profiler.traces.recorded import Recorded, Tensor
 from profiler.traces.summary import show
 from profiler.traces.tables import Trace
 from roofline.ceilings import Fidelity, ceilings
+from roofline.run_tables import step_of
 from workloads.catalogue import load_model
 from workloads.config import Config
 from workloads.convention import convention
 from workloads.families import build
 from workloads.operators import Attention, Gemm
-from workloads.phases import Setting, decode, operators
+from workloads.phases import Setting, Step, decode, operators
 
 Write = Callable[..., Path]
 BF16 = "c10::BFloat16"
@@ -50,7 +51,11 @@ HEAD = (
 FIRST = "void at::native::vectorized_gather_kernel<16, long>(...)"
 
 
-def graph_decode(made: Any, layers: int, steps: int = 2, annotated: bool = False) -> None:
+ALONE = "execute_8_context_0(sq0sk0sqsq0sqsk0)_generation_8(sq8sk8192sqsq8sqsk8192)"  # vLLM, a token each
+DRAFTED = "execute_12_context_0(sq0sk0sqsq0sqsk0)_generation_4(sq12sk4096sqsq36sqsk12288)"  # three of each
+
+
+def graph_decode(made: Any, layers: int, steps: int = 2, annotation: str = "") -> None:
     """Decode steps in replayed graphs: no operators, only kernels in order, of 10 us each."""
     at = 1000.0
     for step in range(steps):
@@ -62,9 +67,8 @@ def graph_decode(made: Any, layers: int, steps: int = 2, annotated: bool = False
             args = {"device": 0, "stream": 7, "correlation": made.correlation}
             made.add("kernel", name, at, 10.0, pid=0, **args)
         at += 100.0
-        if annotated:
-            text = "execute_8_context_0(sq0sk0sqsq0sqsk0)_generation_8(sq8sk8192sqsq8sqsk8192)"
-            made.add("user_annotation", text, begin - 1, 90.0, **{"External id": step})
+        if annotation:
+            made.add("user_annotation", annotation, begin - 1, 90.0, **{"External id": step})
 
 
 def table(trace: Trace) -> Any:
@@ -80,14 +84,14 @@ def test_layers_and_steps_show_in_the_order_of_kernels(made: Any, write: Write) 
     assert set(found["phase"]) == {"decode"}
 
 
-@pytest.mark.parametrize("annotated", [True, False])
+@pytest.mark.parametrize("annotation", [ALONE, ""], ids=["annotated", "given"])
 def test_decode_in_graphs_has_a_model_of_nine_tenths_of_its_time(
-    made: Any, write: Write, annotated: bool
+    made: Any, write: Write, annotation: str
 ) -> None:
     loaded = load_model("Llama-3.2-1B")
     setting = Setting(convention=convention("eager"))
-    graph_decode(made, layers=len(loaded.model.layers), annotated=annotated)
-    lengths = Lengths() if annotated else Lengths(batch=8, context=1024)
+    graph_decode(made, layers=len(loaded.model.layers), annotation=annotation)
+    lengths = Lengths() if annotation else Lengths(batch=8, context=1024)
     trace = attribute(read_traces([write(made.text())]), Question(loaded.model, setting, lengths))
     found = table(trace)
     assert found.loc[found["how"].notna(), "time_s"].sum() >= 0.9 * found["time_s"].sum()
@@ -102,6 +106,19 @@ def test_decode_in_graphs_has_a_model_of_nine_tenths_of_its_time(
     merged = found.loc[found["operator"].astype(str).str.startswith("layers.attention.q_proj"), "operator"]
     assert merged.iloc[0] == "layers.attention.q_proj + k_proj + v_proj"
     assert "layers.mlp.gate_proj + up_proj" in set(found["operator"])
+
+
+def test_drafts_that_a_step_verifies_are_part_of_its_work(made: Any, write: Write) -> None:
+    """Four sequences with two drafts each: three positions of every one are multiplied, and scored."""
+    model, setting = load_model("Llama-3.2-1B").model, Setting(convention=convention("eager"))
+    graph_decode(made, layers=len(model.layers), steps=1, annotation=DRAFTED)
+    trace = attribute(read_traces([write(made.text())]), Question(model, setting))
+    named = operators(model, Step(4, 3, 1024, scored=3), setting)
+    wanted = sum(row.count * row.operator.work().matrix_flops for row in named)
+    assert table(trace)["matrix_flops"].sum() == pytest.approx(wanted)
+    (point,) = trace["passes"].drop_columns(["step"]).to_pylist()
+    assert tuple(point.values()) == ("decode", 4, 3, 1024)
+    assert step_of((*point.values(), 0)) == Step(4, 3, 1024, scored=3)
 
 
 def test_a_model_of_another_depth_matches_nothing_and_says_so(made: Any, write: Write) -> None:

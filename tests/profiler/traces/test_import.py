@@ -20,7 +20,7 @@ from profiler.traces.tables import Trace
 from profiler.traces.totals import totals
 from roofline.run import open_run
 from roofline.validate import scenario_of
-from tests.profiler.traces.test_attribution import graph_decode
+from tests.profiler.traces.test_attribution import ALONE, graph_decode
 from workloads.catalogue import load_model
 
 Write = Callable[..., Path]
@@ -39,7 +39,7 @@ ROW = {"name", "kind", "phase", "layer", "count", "time_s", "share", "flops", "b
 
 @pytest.fixture
 def decode(made: Any, write: Write) -> Path:
-    graph_decode(made, layers=16, steps=3, annotated=True)
+    graph_decode(made, layers=16, steps=3, annotation=ALONE)
     return write(made.text(deviceProperties=[{"id": 0, "name": "NVIDIA H100 80GB HBM3", "numSms": 132}]))
 
 
