@@ -50,14 +50,14 @@ def _counted(found: WhatIf) -> Iterator[tuple[str, str]]:
 
 
 def _ranked(found: WhatIf, quality: str) -> Iterator[Advised]:
-    """The best single techniques of a label, one that can be chosen among them, then the best pair."""
+    """The best single techniques of a label, one without a caveat among them, and the best pair, by gain."""
     alike = [one for one in found.outcomes if one.speedup > WORTH_SHOWING and one.quality == quality]
     singles = of_each(one for one in alike if len(one.techniques) == 1)
     pairs = [one for one in alike if len(one.techniques) > 1]
     shown = singles[:MOST]
-    if not any(map(_choosable, shown)):
-        shown += list(filter(_choosable, singles))[:1]
-    for one in shown + pairs[:1]:
+    if all(map(_caveat, shown)):
+        shown += [one for one in singles if not _caveat(one)][:1]
+    for one in sorted(shown + pairs[:1], key=lambda one: -one.speedup):
         record = one.record()
         yield Advised(
             " + ".join(record["names"]),
@@ -67,12 +67,14 @@ def _ranked(found: WhatIf, quality: str) -> Iterator[Advised]:
             record["time_s"],
             record["memory_bytes"],
             record["why"],
-            _choosable(one),
+            _caveat(one),
         )
 
 
-def _choosable(outcome: Outcome) -> bool:
-    return all(technique.served and not technique.of_requests for technique in outcome.techniques)
+def _caveat(outcome: Outcome) -> str:
+    if not all(technique.served for technique in outcome.techniques):
+        return "in no inference engine"
+    return "where requests allow it" * any(technique.of_requests for technique in outcome.techniques)
 
 
 def _options(names: Sequence[str], told: Sequence[str]) -> str:

@@ -112,7 +112,7 @@ def of_predictions(
             for t, p in zip(totals, predictions[: MOST_ADVISED * advise], strict=False)
         ),
         provenance=tuple(
-            provenance.of_device(p.device, p.ceilings, p.scenario.setting)
+            provenance.of_device(p.device, p.ceilings, p.scenario.setting, p.multiplied)
             for p in {p.device.name: p for p in predictions}.values()
         ),
     )

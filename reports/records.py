@@ -86,12 +86,12 @@ class Advised:
     time_s: float
     memory_bytes: float
     why: str
-    choosable: bool  # inference engines offer it, and its gain is no property of the requests
+    caveat: str = ""  # why an engine's user cannot just choose it: no engine has it, or requests decide
 
 
 @dataclass(frozen=True)
 class Advice:
-    """Techniques that help one workload, exact ones first; `missing` says why none could be tried."""
+    """Techniques that help one workload, exact ones first, then by gain; `missing`: why none was tried."""
 
     title: str
     rows: tuple[Advised, ...] = ()
@@ -100,9 +100,9 @@ class Advice:
     counted: tuple[tuple[str, str], ...] = ()  # name, and what it would be without
 
     def best(self, quality: str) -> Advised | None:
-        """Of those with one label, the choosable one that gains most, or of all where none is choosable."""
+        """Of those with one label, the first without a caveat, or of all where each has one."""
         alike = [row for row in self.rows if row.quality == quality]
-        return next((row for row in alike if row.choosable), alike[0] if alike else None)
+        return next((row for row in alike if not row.caveat), alike[0] if alike else None)
 
 
 @dataclass(frozen=True)

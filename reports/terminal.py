@@ -19,6 +19,8 @@ LEAST = 24  # minimum characters of such a column
 WIDE = 1000  # width where the output is not a terminal
 LEFT = (
     *WRAPPED,
+    "name",
+    "aliases",
     "paper",
     "bar",
 )  # keys of columns aligned to the left; right alignment drops spaces behind a bar

@@ -13,7 +13,7 @@ from specfiles.frozen import dataclass
 from workloads.dtypes import compute_dtype
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from hwspecs.values import LinkName
     from roofline.physics.kernels import Kernels
@@ -60,8 +60,8 @@ class Island:
 class Ceilings:
     """The highest rates of one device, in SI units. A ceiling without a source is absent.
 
-    Asking for an absent ceiling raises InputError, except in a `floor`, which omits its term. `notes` lists
-    the data-sheet values that are used where nothing was measured.
+    Asking for an absent ceiling raises InputError, except in a `floor`, which omits its term. `unmeasured`
+    names the data-sheet values that are used where nothing was measured.
     """
 
     device: str
@@ -85,9 +85,17 @@ class Ceilings:
     is_floor: bool = False
     constants: Mapping[tuple[str, str], Constants] = field(default_factory=dict)
     kernels: Kernels | None = None  # of a GPU at the calibrated fidelity; `constants` come first
+    unmeasured: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     # Work and times of operators that were met before, where many predictions are made under one roof.
     known: dict[Operator, tuple[Work, Times]] | None = field(default=None, compare=False, repr=False)
+
+    def told(self, formats: Collection[str] | None = None) -> tuple[str, ...]:
+        """The notes; of peaks of products only those of `formats` that are multiplied in, if these are known."""
+        idle = () if formats is None else self.matrix_by_dtype.keys() - set(formats)
+        stated = [what for what in self.unmeasured if what not in map(_peak, idle)]
+        told = f"not measured, data-sheet values used: {', '.join(stated)}"
+        return (*([told] if stated else []), *self.notes)
 
     def matrix_flop_per_s(self, dtype: Any) -> Any:
         """The dense peak of matrix products in a dtype."""
@@ -186,7 +194,7 @@ def ceilings(
     plain = _drawn(device, fidelity)
     if fidelity is Fidelity.DATASHEET:
         return plain
-    notes = plain.notes
+    notes: tuple[str, ...] = ()
     if kernels is not None and kernels.transferred_from:
         notes += (f"kernel constants transferred from {kernels.transferred_from}: not calibrated itself",)
     if fidelity is Fidelity.CORRECTED:
@@ -252,6 +260,10 @@ def _kernels(
         ) from None
 
 
+def _peak(dtype: str) -> str:
+    return f"{dtype} peak"
+
+
 def _drawn(device: Device, fidelity: Fidelity) -> Ceilings:
     """The ceilings without caches and constants: measured values if the fidelity uses them, else stated."""
     sheet, measured = device.datasheet, device.measured
@@ -275,7 +287,7 @@ def _drawn(device: Device, fidelity: Fidelity) -> Ceilings:
             tensor = tensor or dtype in measured.tensor_flop_per_s
         stated = sheet.tensor_flop_per_s if tensor else sheet.vector_flop_per_s
         reached = measured.tensor_flop_per_s if tensor else measured.vector_flop_per_s
-        return pick(stated.get(dtype), reached.get(dtype), f"{dtype} peak")  # type: ignore[call-overload]
+        return pick(stated.get(dtype), reached.get(dtype), _peak(dtype))  # type: ignore[call-overload]
 
     peaks: list[Mapping[Any, Any]] = [sheet.vector_flop_per_s, sheet.tensor_flop_per_s]
     peaks += [measured.vector_flop_per_s, measured.tensor_flop_per_s]
@@ -298,7 +310,7 @@ def _drawn(device: Device, fidelity: Fidelity) -> Ceilings:
         host_memory_byte_per_s=_to_host(device, fidelity, ("host_memory",)),
         processors=sheet.processors.value if sheet.processors and device.kind == "gpu" else None,
         island=_island(device),
-        notes=(f"not measured, data-sheet values used: {', '.join(unmeasured)}",) if unmeasured else (),
+        unmeasured=tuple(unmeasured),
     )
 
 

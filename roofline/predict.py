@@ -15,6 +15,7 @@ from roofline.times import Times, products_s, times
 from roofline.totals import held_bytes, power_of, summary, utilisation_scale
 from specfiles.errors import InputError
 from specfiles.frozen import dataclass
+from workloads.dtypes import compute_dtype
 from workloads.phases import Named, Step, operators
 from workloads.schedule import Pass, Schedule
 
@@ -110,6 +111,11 @@ class Prediction:
     def phases(self) -> tuple[str, ...]:
         """Its phases, in order."""
         return tuple(dict.fromkeys(row.phase for row in self.rows))
+
+    @property
+    def multiplied(self) -> set[str]:
+        """The formats that its products multiply in."""
+        return {compute_dtype(str(row.work.dtype)) for row in self.rows if row.work.matrix_flops}
 
     @property
     def energy_by(self) -> str:

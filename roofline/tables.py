@@ -37,7 +37,7 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
     corrects = prediction.ceilings.fidelity is Fidelity.CORRECTED
     return {
         **asked(prediction.scenario, prediction.device, prediction.ceilings),
-        "notes": [*prediction.ceilings.notes, *prediction.schedule.notes],
+        "notes": [*prediction.ceilings.told(prediction.multiplied), *prediction.schedule.notes],
         "operators": [
             {**record(row), **({"corrected": row.times.corrected} if corrects else {})}
             for row in prediction.rows
@@ -93,7 +93,7 @@ def asked(scenario: Scenario, device: Device, limits: Ceilings) -> dict[str, Any
         "convention": setting.convention.name,
         "fidelity": str(limits.fidelity),
         **({"backend": limits.kernels.backend} if limits.kernels and limits.kernels.backend else {}),
-        "notes": list(limits.notes),
+        "notes": list(limits.told()),
     }
 
 

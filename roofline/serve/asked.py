@@ -27,12 +27,14 @@ from specfiles.errors import InputError, choose
 from workloads.catalogue import Loaded, load_model
 from workloads.checkpoint import AS_OPTION, stored_note
 from workloads.descriptor import is_descriptor, load_descriptor
+from workloads.dtypes import compute_dtype
 from workloads.traffic import Traffic
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from hwspecs import Device
+    from workloads.schedule import Schedule
     from workloads.step import Setting
 
 MOST_DRAWN = 10_000  # requests, where a search may choose how many it needs
@@ -130,7 +132,7 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
         rows,
         engine.told(schedule) if engine else None,
         enough if enough > len(requests) else None,
-        (*published, *_taken(policies, whose), *_notes(device, drawn_ceilings, devices, asked.readers)),
+        (*published, *_taken(policies, whose), *_notes(device, drawn_ceilings.told(_multiplied(schedule)), devices, asked.readers)),
         _layout(scenario.setting, asked.engines, asked.readers),
         scenario.formats_told,
     )
@@ -152,9 +154,15 @@ def _taken(policies: Sequence[Policy], whose: str) -> tuple[str, ...]:
     return tuple(f"a step takes up to {each} new tokens, {whose} (--budget)" for each in budgets if whose)
 
 
-def _notes(device: Device, limits: Ceilings, devices: int, readers: int) -> tuple[str, ...]:
-    """What the times take for granted: the constants of other devices, and more than one node."""
-    notes, node = limits.notes, device.node
+def _multiplied(schedule: Schedule) -> set[str]:
+    """The formats that products of the schedule multiply in."""
+    works = (row.operator.work() for each in schedule.passes for row in each.operators(each.last))
+    return {compute_dtype(str(work.dtype)) for work in works if work.matrix_flops}
+
+
+def _notes(device: Device, notes: tuple[str, ...], devices: int, readers: int) -> tuple[str, ...]:
+    """What the times take for granted: beside `notes` on ceilings, more than one node."""
+    node = device.node
     if node and devices > node.count:
         moved = ", and caches are sent over the network between nodes" if readers else ""
         notes += (

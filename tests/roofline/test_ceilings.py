@@ -28,7 +28,7 @@ def test_a_vector_peak_never_stands_in_for_a_tensor_peak(paper_device: Callable[
     limits = ceilings(paper_device(tensor=100e12, vector=10e12, measured=measured), "measured")
     assert limits.matrix_flop_per_s("fp32") == 100e12
     assert limits.vector_flop_per_s == 9e12
-    assert any("data-sheet" in note and "fp32 peak" in note for note in limits.notes)
+    assert any("data-sheet" in note and "fp32 peak" in note for note in limits.told())
 
 
 def test_a_measured_link_counts_when_it_is_asked_for(paper_device: Callable[..., Device]) -> None:
