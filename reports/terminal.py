@@ -186,7 +186,7 @@ def engine_lines(engine: dict[str, Any]) -> list[str]:
     return [f"engine {engine['told']}", *rows]
 
 
-SIZES: Columns = {name: (name, text) for name in ("batch", "prompt", "context")}
+SIZES: Columns = {name: (name, text) for name in ("batch", "prompt", "output", "context")}
 RATES: Columns = {
     "ttft_s": ("TTFT", seconds),
     "tpot_s": ("TPOT", seconds),
@@ -202,14 +202,28 @@ SWEEP: Columns = {
     "mbu": ("MBU", percent),
     **MEMORY,
     "fits": ("fits", lambda v: "yes" if v else "NO"),
+    "bound": ("bound by", lambda v: ", ".join(v.values())),
     **COST,
 }
 
 
 def sweep(points: Sequence[dict[str, Any]]) -> str:
     """Several predictions of one model, a line each."""
-    rows = [{**point, **point["totals"]} for point in points]
-    return heading(*points) + table(rows, {key: column for key, column in SWEEP.items() if key in rows[0]})
+    rows = [{"bound": _bounds(point), **point, **point["totals"]} for point in points]
+    columns = {key: column for key, column in SWEEP.items() if key in rows[0]}
+    if len({row["output"] for row in rows}) == 1:
+        del columns["output"]
+    phases = ", ".join(rows[0]["bound"])
+    return f"{heading(*points)}{table(rows, columns)}Bound by: the limit on most of each phase ({phases}).\n"
+
+
+def _bounds(point: dict[str, Any]) -> dict[str, str]:
+    """The limit on most of each phase's time; of the points of a grid it is known."""
+    seconds: dict[str, dict[str, float]] = {}
+    for row in point.get("operators", ()):
+        held = seconds.setdefault(row["phase"], {})
+        held[row["bound"]] = held.get(row["bound"], 0.0) + row["count"] * row["time_s"]
+    return {phase: max(held, key=lambda bound: held[bound]) for phase, held in seconds.items()}
 
 
 LEDGER: Columns = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from roofline.scenario import Scenario
@@ -17,7 +18,7 @@ from workloads.phases import Setting
 from workloads.sharing import has_experts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from workloads.convention import Convention
     from workloads.dtypes import Precision
@@ -29,13 +30,16 @@ FORMATS = "weights", "activations", "kv", "expert_activations"  # named in files
 
 @dataclass(frozen=True)
 class Asked:
-    """The options of a command, or of a call from Python; None where the user gave none."""
+    """The options of a command, or of a call from Python; None where the user gave none.
+
+    Several batches, prompts, contexts and outputs span a grid, as in a workload file.
+    """
 
     phase: str | None = None
-    batch: int | None = None
-    prompt: int | None = None
-    context: int | None = None
-    output: int | None = None
+    batch: int | Sequence[int] | None = None
+    prompt: int | Sequence[int] | None = None
+    context: int | Sequence[int] | None = None
+    output: int | Sequence[int] | None = None
     steps: int | None = None
     images: int | None = None
     weights: str | None = None
@@ -82,7 +86,8 @@ def scenarios_of(
     dtypes = _dtypes(file, asked)
     model, precision = (model, dtypes.precision()) if isinstance(model, Model) else formats(model, dtypes)
     setting = _setting(precision, file, asked, default_convention)
-    sizes = asked.given("batch", "prompt", "context", "output", "steps", "images")
+    given = asked.given("batch", "prompt", "context", "output", "steps", "images")
+    sizes = [dict(zip(given, each, strict=True)) for each in product(*map(_each, given.values()))]
     phase = asked.phase or (file.phase if file else None) or model.usual_phase
     if asked.context is not None and phase != "decode":
         raise InputError(
@@ -95,8 +100,8 @@ def scenarios_of(
     if not (used or has_experts(model)):
         _refuse_experts(model, dtypes, asked)
     found = [
-        Scenario(model, phase, setting=setting, techniques=used, **{**usual, **_set(point), **sizes})
-        for point in points
+        Scenario(model, phase, setting=setting, techniques=used, **{**usual, **_set(point), **size})
+        for point, size in product(points, sizes)
     ]
     return list(dict.fromkeys(found))  # a flag may fold grid points into one
 
@@ -108,6 +113,11 @@ def techniques(words: Iterable[str | Technique]) -> tuple[Technique, ...]:
     from workloads.techniques.registry import parse
 
     return tuple(parse(word) if isinstance(word, str) else word for word in words)
+
+
+def _each(size: int | Sequence[int]) -> Sequence[int]:
+    """One size, or several, as several."""
+    return [size] if isinstance(size, int) else size
 
 
 def _set(point: dict[str, Any]) -> dict[str, Any]:

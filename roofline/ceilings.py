@@ -91,7 +91,7 @@ class Ceilings:
     known: dict[Operator, tuple[Work, Times]] | None = field(default=None, compare=False, repr=False)
 
     def told(self, formats: Collection[str] | None = None) -> tuple[str, ...]:
-        """The notes; of peaks of products only those of `formats` that are multiplied in, if these are known."""
+        """The notes; of peaks of products only those of the `formats` multiplied in, if they are known."""
         idle = () if formats is None else self.matrix_by_dtype.keys() - set(formats)
         stated = [what for what in self.unmeasured if what not in map(_peak, idle)]
         told = f"not measured, data-sheet values used: {', '.join(stated)}"

@@ -18,7 +18,7 @@ from roofline.contexts import inside, straightness
 from roofline.engines import Timed, kernels_of, launches, refuse_own_host, request_s, takes_turns
 from roofline.grid import Grid, taken
 from roofline.many import ManyCeilings, many
-from roofline.times import products_s, times
+from roofline.times import BOUNDS, products_s, times
 from roofline.totals import held_bytes, power_of, summary, utilisation_scale
 from workloads.dtypes import Precision, codes
 from workloads.phases import Named
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 CHUNK = 16_384  # points evaluated at once: arrays of 128 kB stay in a second-level cache
 SUMS = ("flops", "products_s", "bytes", "activation_bytes", "time_s")  # what totals are made of
-LIMITS = ("compute_s", "memory_s", "comm_s", "launch_s", "time_s")
+SHORT = ("compute", "memory", "comm", "launch")  # in the order of BOUNDS
+LIMITS = (*(f"{limit}_s" for limit in SHORT), "time_s")
 WORK = ("flops", "matrix_flops", "vector_flops", "special_ops", "bytes", "weight_bytes", "activation_bytes")
 ROWS = (*WORK, "kv_bytes", "comm_bytes", *LIMITS)  # numbers of one row per operator
 
@@ -103,6 +104,19 @@ def grid_rows(model: Model, grid: Grid, fidelity: Fidelity | str = Fidelity.DATA
                 columns: Table = {"point": index, **{k: np.full(n, v) for k, v in text.items()}}
                 numbers = zip(("count", *ROWS), (count, *values), strict=True)
                 yield columns | {k: np.broadcast_to(np.asarray(v, dtype=float), n) for k, v in numbers}
+
+
+def grid_bounds(
+    model: Model, grid: Grid, fidelity: Fidelity | str = Fidelity.DATASHEET
+) -> list[dict[str, str]]:
+    """Of every point the limit that binds for the largest share of each phase's time (`Prediction.bound`)."""
+    seconds: dict[str, NDArray[np.float64]] = {}
+    for row in grid_rows(model, grid, fidelity):
+        binds = np.argmax([row[f"{limit}_s"] for limit in SHORT], axis=0)
+        held = seconds.setdefault(str(row["phase"][0]), np.zeros((len(grid), len(SHORT))))
+        held[row["point"], binds] += row["count"] * row["time_s"]
+    named = {phase: np.array(BOUNDS)[held.argmax(axis=1)].tolist() for phase, held in seconds.items()}
+    return [{phase: names[i] for phase, names in named.items()} for i in range(len(grid))]
 
 
 def _chunks(size: int) -> Iterator[Indices]:

@@ -49,12 +49,23 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
 
 
 def of_points(
-    scenarios: Sequence[Scenario], device: Device, limits: Ceilings, totals: Mapping[str, Any]
+    scenarios: Sequence[Scenario],
+    device: Device,
+    limits: Ceilings,
+    totals: Mapping[str, Any],
+    bounds: Sequence[Mapping[str, str]],
 ) -> list[dict[str, Any]]:
-    """The points of a grid in the documented schema, without operators; `totals` are arrays over them."""
+    """The points of a grid in the documented schema, with what binds each phase in place of operators.
+
+    `totals` are arrays over points.
+    """
     columns = {name: [None if v != v else v for v in values.tolist()] for name, values in totals.items()}
     return [
-        {**asked(scenario, device, limits), "totals": {name: values[i] for name, values in columns.items()}}
+        {
+            **asked(scenario, device, limits),
+            "bound": bounds[i],
+            "totals": {name: values[i] for name, values in columns.items()},
+        }
         for i, scenario in enumerate(scenarios)
     ]
 

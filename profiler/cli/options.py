@@ -62,6 +62,20 @@ class Number(click.FloatRange):
         return number
 
 
+class Sizes(click.ParamType[Any]):
+    """A whole number, or several separated by commas."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """One number as such, several as a tuple; or click's usage error."""
+        try:
+            found = tuple(map(int, str(value).split(",")))
+        except ValueError:
+            self.fail(f"{value!r} is no whole number, and no list of them as 8,16,32.", param, ctx)
+        return found[0] if len(found) == 1 else found
+
+
 INPUT = Present("no such file.")
 RUN = Present(
     "no such run folder or file; `roofline profile MODEL -o {}` makes a run, "
@@ -114,12 +128,15 @@ def size_options(command: Command) -> Command:
     for name, text in (
         ("images", "Images per sequence of a multimodal model, among its prompt tokens."),
         ("steps", "Denoising steps of a diffusion model [default: one per output token]."),
+    ):
+        command = click.option(f"--{name}", type=int, help=text)(command)
+    for name, text in (
         ("output", "Tokens to generate per sequence [default: 128]."),
         ("context", "Tokens a decode step attends to [default: prompt + 1]."),
         ("prompt", "Prompt tokens per sequence [default: 1024]."),
-        ("batch", "Sequences at once [default: 1]."),
+        ("batch", "Sequences at once; as of the next three, several by commas span a grid [default: 1]."),
     ):
-        command = click.option(f"--{name}", type=int, help=text)(command)
+        command = click.option(f"--{name}", type=Sizes(), metavar="N[,N..]", help=text)(command)
     return click.option(
         "--phase",
         help="prefill | decode | generate (both) | denoise (one step of a diffusion model)  [default: "

@@ -195,7 +195,7 @@ def _as_grid(
     if format == "html" or not (rows or len(found) > 1):
         return False
     from roofline.grid import Grid
-    from roofline.predict_grid import predict_grid
+    from roofline.predict_grid import grid_bounds, predict_grid
 
     if rows and not Grid.fits(found):
         raise InputError(
@@ -217,7 +217,8 @@ def _as_grid(
         progress(f"{written} rows of {len(found)} points written to {out}")
     else:
         totals = predict_grid(model, grid, limits)
-        points = of_points(found, device, ceilings(device, limits), totals)
+        bounds = grid_bounds(model, grid, limits)
+        points = of_points(found, device, ceilings(device, limits), totals, bounds)
         emit(terminal.sweep(with_cost(points, price)), out)
     return True
 

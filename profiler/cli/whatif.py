@@ -86,7 +86,8 @@ def command(
     tell_published_format(loaded, found[0])
     if len(found) != 1:
         raise InputError(
-            f"{model} asks for {len(found)} points; whatif compares at one: give --batch, --prompt, --output."
+            f"{model} asks for {len(found)} points; whatif compares at one: choose it with --batch, --prompt "
+            "and --output."
         )
     limits, around = known_fidelity(fidelity), find_engine(engine)
     offered = techniques(only) or None

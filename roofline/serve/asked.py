@@ -132,7 +132,11 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
         rows,
         engine.told(schedule) if engine else None,
         enough if enough > len(requests) else None,
-        (*published, *_taken(policies, whose), *_notes(device, drawn_ceilings.told(_multiplied(schedule)), devices, asked.readers)),
+        (
+            *published,
+            *_taken(policies, whose),
+            *_notes(device, drawn_ceilings.told(_multiplied(schedule)), devices, asked.readers),
+        ),
         _layout(scenario.setting, asked.engines, asked.readers),
         scenario.formats_told,
     )

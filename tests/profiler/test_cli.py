@@ -191,6 +191,18 @@ def test_a_config_of_your_own(roofline: Roofline, tmp_path: Path) -> None:
         assert roofline("predict", asked, "--hw", "h100", "--format", "json").data["model"] == "my-model"
 
 
+def test_lists_of_sizes_span_a_grid(roofline: Roofline) -> None:
+    """Each point is what it is when asked for alone; sizes in which points differ are columns."""
+    points = roofline(*PREDICT, "--batch", "1,8", "--output", "4,16", "--format", "json").data["points"]
+    assert [(p["batch"], p["output"]) for p in points] == [(1, 4), (1, 16), (8, 4), (8, 16)]
+    alone = roofline(*PREDICT, "--batch", 8, "--output", 4, "--format", "json").data
+    assert points[2] == alone
+    drawn = roofline(*PREDICT, "--batch", "1,8", "--output", "4,16").out
+    assert re.search(r"batch +prompt +output +context", drawn)
+    assert drawn.count("compute, memory") == 4
+    assert "output" not in roofline(*PREDICT, "--batch", "1,8").out.splitlines()[2]
+
+
 def test_a_prediction_of_your_own_config_is_reported_without_it(roofline: Roofline, tmp_path: Path) -> None:
     config = tmp_path / "my-model.json"
     config.write_text(json.dumps(CONFIG))
@@ -314,7 +326,7 @@ def test_help_states_the_defaults(roofline: Roofline) -> None:
     told = " ".join(roofline("predict", "--help").out.split())
     for name in ("batch", "prompt", "output"):
         default = Scenario.__dataclass_fields__[name].default
-        assert re.search(rf"--{name} INTEGER [^\[]*\[default: {default}\]", told), name
+        assert re.search(rf"--{name} \S+ [^\[]*\[default: {default}\]", told), name
     assert f"[default: {Precision().weights}]" in told
 
 
@@ -337,6 +349,9 @@ MISTAKES: list[tuple[tuple[object, ...], str]] = [
     (("predict", "empty", *H100), "empty: is a folder"),
     (("predict", "Llama-2-7B"), "Missing option '--hw'"),
     (("predict", "--hw", "h100_sxm"), "give either MODEL or --from-module"),
+    ((*PREDICT, "--batch", "8,x"), "'8,x' is no whole number, and no list of them as 8,16,32"),
+    ((*PREDICT, "--batch", "8,"), "'8,' is no whole number"),
+    (("whatif", "Llama-2-7B", *H100, "--batch", "1,8"), "asks for 2 points; whatif compares at one"),
     ((*PREDICT, "--from-module", "a:b"), "give either MODEL or --from-module"),
     ((*PREDICT, "--ledger", "--format", "html"), "--ledger is a table of bytes"),
     ((*PREDICT, "--ledger", "--explain", "mlp.gate_up"), "--ledger and --explain are two tables"),
