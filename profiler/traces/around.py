@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from profiler.traces.columns import NONE
 from profiler.traces.nesting import PIECE
 from profiler.traces.sound import constant
 from profiler.traces.steps import StepFacts, step_facts
-from profiler.traces.tables import NONE, Trace
+from profiler.traces.tables import Trace
 
 LAYER = re.compile(r"(?:\w*(?:Layer|Block)_|(?:^|[./: ])(?:layers?|blocks?|h)[._](?=\d))(\d{1,4})(?:\D|$)")
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from profiler.traces.around import Ranges
 from profiler.traces.capture import link_captures, without_captures
+from profiler.traces.columns import NONE
 from profiler.traces.counters import counted
 from profiler.traces.executions import Executions
 from profiler.traces.grouping import encoded, numbered, shared, worded
@@ -18,7 +19,7 @@ from profiler.traces.layers import ANCHORS, Sequence, layers_and_steps
 from profiler.traces.model_match import Lengths, ModelMatch
 from profiler.traces.rules import COMMUNICATION, NO_RULE, SPARSE, UNKNOWN, known_kernel
 from profiler.traces.steps import StepFacts
-from profiler.traces.tables import ATTRIBUTION, NONE, Trace
+from profiler.traces.tables import ATTRIBUTION, Trace
 from profiler.traces.work import operator_rule
 from workloads.model import Model
 from workloads.operators import Attention

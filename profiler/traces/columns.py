@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-NONE = -1
+NONE = -1  # of what is not known
 BAD = np.iinfo(np.int64).min  # an invalid time
 MOST_NS = 4e18
 # Below this a float64 of microseconds is exact to the nanosecond.

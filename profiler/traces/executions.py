@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from profiler.traces.around import Ranges
+from profiler.traces.columns import NONE
 from profiler.traces.described import described
 from profiler.traces.grouping import numbered, worded
 from profiler.traces.neighbours import known_by_neighbours, signatures
 from profiler.traces.sound import constant, is_constant
 from profiler.traces.steps import StepFacts
-from profiler.traces.tables import NONE, WORK, Trace, work_values
+from profiler.traces.tables import WORK, Trace, work_values
 from profiler.traces.work import operator_rule, recorded_work
 from workloads.operators import Operator
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from profiler.traces.alike import frame, instances_s, limits
-from profiler.traces.tables import NONE, Trace
+from profiler.traces.columns import NONE
+from profiler.traces.tables import Trace
 from roofline.run_tables import POINT
 from specfiles.errors import InputError
 from specfiles.writing import atomic

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from profiler.traces.nesting import NONE, parents, threads
+from profiler.traces.columns import NONE
+from profiler.traces.nesting import parents, threads
 from profiler.traces.tables import Trace, make_table, unified
 from profiler.traces.work import operator_rule
 

@@ -1,4 +1,4 @@
-"""Kineto's links: kernels to calls by correlation, to operators by external id, modules to their threads."""
+"""Kineto's links: kernels to calls and operators by ids, else by arrows; modules to their threads."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from profiler.traces.kineto_flows import by_arrows
+from profiler.traces.columns import NONE
 from profiler.traces.linking import link_ranges
-from profiler.traces.nesting import NONE, latest_before, threads
+from profiler.traces.nesting import innermost, latest_before, parents, threads
 from profiler.traces.sound import Losses
 from profiler.traces.tables import Trace
 
@@ -34,7 +34,7 @@ def linked(
         process, thread = _host_threads(ranges, launches, words)
         trace = trace.with_column("ranges", "process", process).with_column("ranges", "thread", thread)
     if activities is not None and launches is not None and len(launches["name"]):
-        started = by_arrows(activities, flows, launches) if flows else None
+        started = _by_arrows(activities, flows, launches) if flows else None
         launch, graph = _launches_of(activities, launches, words["launches"], losses, started)
         trace = trace.with_column("activities", "launch", launch).with_column("activities", "graph", graph)
         known = launch >= 0
@@ -42,7 +42,7 @@ def linked(
         trace = trace.with_column("activities", "process", process)
     if activities is not None and ranges is not None and len(ranges["name"]):
         around = (
-            by_arrows(activities, flows, ranges)
+            _by_arrows(activities, flows, ranges)
             if flows
             else _by_external(activities, ranges, words["range kind"])
         )
@@ -96,6 +96,38 @@ def _by_external(activities: Columns, ranges: Columns, kinds: Sequence[str]) -> 
     """The operator with an activity's external id."""
     operator = ranges["kind"] == (list(kinds).index("operator") if "operator" in kinds else -2)
     return _by_id("external", activities, ranges, np.flatnonzero(operator & (ranges["external"] > 0)))
+
+
+def _by_arrows(activities: Columns, flows: Columns, table: Columns) -> Any:
+    """The row of the call or range at the start of the arrow to each activity; -1 without one.
+
+    An arrow ends at an activity's start, on its process and thread (`place_process`, `place_thread`), and
+    starts inside a call or range: the innermost of its thread at that time.
+    """
+    found = np.full(len(activities["start_ns"]), NONE, np.int64)
+    begins = np.flatnonzero(flows["begins"])
+    ends = np.flatnonzero(~flows["begins"])
+    if not len(begins) or not len(ends):
+        return found
+    of_end, of_activity = threads(
+        (flows["process"][ends], flows["thread"][ends]),
+        (activities["place_process"], activities["place_thread"]),
+    )
+    end = latest_before(of_end, flows["start_ns"][ends], of_activity, activities["start_ns"])
+    meets = (end >= 0) & (flows["start_ns"][ends][np.maximum(end, 0)] == activities["start_ns"])
+    end = ends[end[meets]]
+    begin = latest_before(
+        flows["arrow"][begins], flows["start_ns"][begins], flows["arrow"][end], flows["start_ns"][end]
+    )
+    known = begin >= 0
+    begin = begins[begin[known]]
+    of_row, of_begin = threads(
+        (table["process"], table["thread"]), (flows["process"][begin], flows["thread"][begin])
+    )
+    start, stop = table["start_ns"], table["end_ns"]
+    row = innermost(of_row, start, stop, parents(of_row, start, stop), of_begin, flows["start_ns"][begin])
+    found[np.flatnonzero(meets)[known]] = row
+    return found
 
 
 def _host_threads(

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from profiler.traces.columns import NONE
 from profiler.traces.rules import COMMUNICATION
 
 RECURRENCES = ("selective_scan", "ssd", "gated_delta", "linear_attention", "wkv", "matrix_wkv", "delta_wkv")
@@ -22,7 +23,6 @@ BORDERS = ("embedding", "sampling")
 FEED_FORWARD = ("act_mul", "grouped_gemm", "moe_combine")
 NORMS = ("rmsnorm", "reduce")  # a mean of squares is part of a norm
 FEWEST = 4  # minimum of anchors for a repetition
-NONE = -1
 
 
 @dataclass(frozen=True)

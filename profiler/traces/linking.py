@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from profiler.traces.nesting import NONE, PIECE, innermost, parents, threads
+from profiler.traces.columns import NONE
+from profiler.traces.nesting import PIECE, innermost, parents, threads
 from profiler.traces.tables import Trace
 
 

@@ -58,12 +58,9 @@ def profiled(path: Path, losses: Losses) -> list[Measured]:
                 f"{path}: is no CSV of Nsight Compute (no header with 'ID' and 'Kernel Name'); "
                 "`ncu --csv --page raw` prints one."
             )
-        rows = _records(lines, header, losses)
-        take = _long_rows if METRIC in header else _raw_rows
         try:
-            for key, kernel in take(rows, header, losses, kernels):
-                kernels[key] = kernel
-                if len(kernels) > MOST_KERNELS:
+            for count in _added(_records(lines, header, losses), header, losses, kernels):
+                if count > MOST_KERNELS:
                     raise InputError(f"{path}: holds more than {MOST_KERNELS} kernels; export fewer.")
         except _DecimalCommaError as error:
             raise InputError(
@@ -153,42 +150,32 @@ def _fields(line: str) -> list[str]:
         return []
 
 
-def _long_rows(
+def _added(
     rows: Iterator[dict[str, str]],
     header: list[str],
     losses: Losses,
     kernels: dict[tuple[int, int], Measured],
-) -> Iterator[tuple[tuple[int, int], Measured]]:
-    """A row per kernel and metric; rows of rules have no metric."""
-    for row in rows:
-        if not (key := _key(row)):
-            losses.note("dropped", int(bool(row[ID].strip())), _NUMBERLESS)
-            continue
-        kernel = kernels.get(key) or _kernel(row)
-        yield key, kernel
-        _take(kernel, row.get(METRIC, ""), row.get(VALUE, ""), row.get(UNIT, ""), losses)
+) -> Iterator[int]:
+    """Add each row to the kernels, and tell how many there are.
 
-
-def _raw_rows(
-    rows: Iterator[dict[str, str]],
-    header: list[str],
-    losses: Losses,
-    kernels: dict[tuple[int, int], Measured],
-) -> Iterator[tuple[tuple[int, int], Measured]]:
-    """A row per kernel; the first row, without an ID, holds the units."""
+    A row has one metric of a kernel (those of rules have none) or, on a raw page, all of them: then the first
+    row, without an ID, holds the units.
+    """
     units: dict[str, str] = {}
     metrics = [name for name in header if "__" in name]
     for row in rows:
         if not row[ID].strip():
             units = row
-            continue
-        if not (key := _key(row)):
-            losses.note("dropped", int(bool(row[ID].strip())), _NUMBERLESS)
-            continue
-        kernel = _kernel(row)
-        for name in metrics:
-            _take(kernel, name, row[name], units.get(name, ""), losses)
-        yield key, kernel
+        elif not (key := _key(row)):
+            losses.note("dropped", 1, _NUMBERLESS)
+        elif METRIC in header:
+            kernel = kernels.get(key) or kernels.setdefault(key, _kernel(row))
+            _take(kernel, row.get(METRIC, ""), row.get(VALUE, ""), row.get(UNIT, ""), losses)
+        else:
+            kernels[key] = _kernel(row)
+            for name in metrics:
+                _take(kernels[key], name, row[name], units.get(name, ""), losses)
+        yield len(kernels)
 
 
 def _take(kernel: Measured, metric: str, value: str, unit: str, losses: Losses) -> None:

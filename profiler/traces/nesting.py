@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-NONE = -1
+from profiler.traces.columns import NONE
+
 JITTER_NS = 1000
 PIECE = 1 << 18  # times looked up at once, so that temporaries are small against the table
 

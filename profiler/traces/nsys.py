@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from profiler.allocator import return_freed_memory
-from profiler.traces.columns import BAD
+from profiler.traces.columns import BAD, NONE
 from profiler.traces.database import Database
 from profiler.traces.linking import link_activities, link_launches
 from profiler.traces.nsyscalls import Calls
@@ -29,7 +29,7 @@ from profiler.traces.nsysgraphs import NODES, link_nodes
 from profiler.traces.nsysmemory import allocations
 from profiler.traces.nsysnames import Strings, copy_name, range_names
 from profiler.traces.sound import Columns, Losses, constant, in_order, sound_times
-from profiler.traces.tables import NONE, SCHEMAS, Trace
+from profiler.traces.tables import SCHEMAS, Trace
 from specfiles.errors import InputError
 
 KERNEL = "CUPTI_ACTIVITY_KIND_KERNEL"
@@ -216,16 +216,14 @@ class _Report:
         if not len(columns["start_ns"]):
             self.losses.note("noted", self.domains, UNSEEN)
             return SCHEMAS["ranges"].empty_table()
-        found = range_names(texts)
-        words = {"name": found.name.words, "kind": found.kind.words, "shapes": found.shapes.words}
-        shapes, sizes = found.shapes.codes, found.shapes.words
+        codes, words, cleaned = range_names(texts)
         if self.categories.named:
-            codes, known = self.categories.sizes(columns)
-            shapes = np.where((shapes < 0) & (codes >= 0), codes + len(sizes), shapes)
-            words["shapes"] = [*sizes, *known]
-        columns |= {"name": found.name.codes, "kind": found.kind.codes, "shapes": shapes}
-        self.losses.note("noted", found.cleaned, "names that were cut or had control characters")
-        columns = in_order(columns, self.losses)
+            sized, known = self.categories.sizes(columns)
+            shapes, plain = codes["shapes"], words["shapes"]
+            codes["shapes"] = np.where((shapes < 0) & (sized >= 0), sized + len(plain), shapes)
+            words["shapes"] = [*plain, *known]
+        self.losses.note("noted", cleaned, "names that were cut or had control characters")
+        columns = in_order(columns | codes, self.losses)
         unclosed = columns["end_ns"] == BAD
         last = max(int(columns["end_ns"].max()), int(columns["start_ns"].max()))
         self.losses.note("repaired", unclosed.sum(), "ranges never closed, taken to last to the end")

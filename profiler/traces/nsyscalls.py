@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from profiler.traces.columns import NONE
 from profiler.traces.sound import BLOCK_ROWS, is_constant
-from profiler.traces.tables import NONE
 
 MOST_ID = np.int64((1 << 32) - 1)  # mask of a correlation id
 SPARSEST = 4  # maximum table entries per id

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from profiler.traces.columns import NONE
 from profiler.traces.nsyscolumns import ID_BITS, LOW_BITS
 from profiler.traces.nsysnames import Strings, decoded
-from profiler.traces.tables import NONE
 
 MADE = 33  # the type of the event that names a category
 MOST = 100_000  # names kept: with more, they are not operators

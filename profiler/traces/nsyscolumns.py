@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from profiler.traces.columns import BAD
+from profiler.traces.columns import BAD, NONE
 from profiler.traces.grouping import same
 from profiler.traces.sound import Columns, constant, is_constant, joined
-from profiler.traces.tables import NONE, SCHEMAS
+from profiler.traces.tables import SCHEMAS
 
 TIMES = ("start_ns", "end_ns")
 # Columns with negative numbers: a clock may begin before its zero, and what has a name has a number below 0.

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from profiler.traces.columns import NONE
 from profiler.traces.grouping import numbered
-from profiler.traces.nesting import NONE, innermost, threads
+from profiler.traces.nesting import innermost, threads
 from profiler.traces.sound import Columns
 from profiler.traces.tables import Trace
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -12,11 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from profiler.traces.columns import Words
+from profiler.traces.columns import NONE, Words
 from profiler.traces.database import Database
 from profiler.traces.grouping import encoded
 from profiler.traces.sound import constant, is_constant
-from profiler.traces.tables import NONE
 
 MOST_CHARACTERS = 4000
 UNNAMED = "(no name)"
@@ -114,26 +112,11 @@ class Strings:
         return np.where(self._ids[at] == numbers, at, NONE)
 
 
-@dataclass(frozen=True)
-class Named:
-    """A column of words: its codes, -1 for none, and the words."""
+def range_names(texts: Sequence[pa.DictionaryArray]) -> tuple[dict[str, Any], dict[str, list[str]], int]:
+    """Codes of the names, kinds and shapes of ranges, -1 for none, their words, and how many were cleaned.
 
-    codes: Any
-    words: list[str]
-
-
-@dataclass(frozen=True)
-class RangeNames:
-    """Names, kinds and shapes of ranges, and how many names were cleaned."""
-
-    name: Named
-    kind: Named
-    shapes: Named
-    cleaned: int
-
-
-def range_names(texts: Sequence[pa.DictionaryArray]) -> RangeNames:
-    """Parsed texts of ranges: PyTorch's suffixes of names become shapes."""
+    PyTorch's suffixes of names become shapes.
+    """
     whole = pa.chunked_array(texts, pa.dictionary(pa.int32(), pa.binary())).unify_dictionaries()
     codes = np.concatenate([chunk.indices.to_numpy() for chunk in whole.chunks])
     raw = whole.chunk(0).dictionary.to_pylist()
@@ -147,12 +130,8 @@ def range_names(texts: Sequence[pa.DictionaryArray]) -> RangeNames:
         sized.append(f'{{"dims":{found["sizes"]}}}' if found and found["sizes"] else None)
         kinds[i] = annotated
     to_name, to_shape = names.codes(plain), shapes.codes(sized)
-    return RangeNames(
-        Named(to_name[codes], names.known),
-        Named(kinds[codes], ["nvtx", "operator"]),
-        Named(to_shape[codes], shapes.known),
-        names.cleaned,
-    )
+    columns = {"name": to_name[codes], "kind": kinds[codes], "shapes": to_shape[codes]}
+    return columns, {"name": names.known, "kind": ["nvtx", "operator"], "shapes": shapes.known}, names.cleaned
 
 
 def decoded(raw: bytes | None) -> str:

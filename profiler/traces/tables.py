@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from profiler.traces.columns import NONE
 from roofline.run_head import DeviceFacts, Loss, Origin
 from workloads.work import Work
 
 __all__ = ["DeviceFacts", "Loss", "Origin", "Trace", "make_table", "merge"]
 WORD = pa.dictionary(pa.int32(), pa.string())
-NONE = -1
 
 # One row per kernel, copy, set or whole graph that ran on a device.
 ACTIVITIES = pa.schema(
@@ -38,12 +38,7 @@ ACTIVITIES = pa.schema(
         ("graph", pa.int64()),  # the graph, or the launch of one, that the activity belongs to
         ("graph_node", pa.int64()),
         ("bytes", pa.int64()),  # of copies and sets
-        ("grid_x", pa.int32()),
-        ("grid_y", pa.int32()),
-        ("grid_z", pa.int32()),
-        ("block_x", pa.int32()),
-        ("block_y", pa.int32()),
-        ("block_z", pa.int32()),
+        *((f"{what}_{axis}", pa.int32()) for what in ("grid", "block") for axis in "xyz"),
         ("registers", pa.int32()),  # of a thread
         ("shared_bytes", pa.int32()),  # of a block
     ]
