@@ -37,7 +37,7 @@ def step(subject: Subject, point: Point, capacity: int) -> Step:
         return _of_two_stacks(subject, point)
     from profiler.memory import memory_of
 
-    memory, scored = memory_of(subject.network, subject.layers, capacity), subject.scored
+    memory, scored = memory_of(subject.network, subject.cached_layers, capacity), subject.scored
     before = point.kv_len - point.q_len
     if before:
         memory.keep(
@@ -80,7 +80,7 @@ def fixed_step(subject: Subject, point: Point) -> Step:
     from profiler.cache import fix, preallocated, rewind
 
     use_experts(subject, point.phase)
-    cache = preallocated(subject.layers, point.kv_len)
+    cache = preallocated(subject.cached_layers, point.kv_len)
     whole = subject.tokens(point.batch, point.kv_len)  # allocates all buffers before any capture
     scored = subject.scored
     subject.network(whole, past_key_values=cache, use_cache=True, logits_to_keep=scored)
@@ -101,7 +101,7 @@ def _of_two_stacks(subject: Subject, point: Point, *, fixed: bool = False) -> St
     from profiler.memory import TwoMemories
 
     before, network = point.kv_len - point.encoder_len, subject.network
-    memory = TwoMemories(subject.layers, before + 1, point.encoder_len)
+    memory = TwoMemories(subject.cached_layers, before + 1, point.encoder_len)
     prompt, tokens = subject.prompt(point.batch, point.encoder_len), subject.tokens(point.batch, 1)
     encode = partial(network.get_encoder(), prompt)
 

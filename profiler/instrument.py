@@ -194,21 +194,39 @@ class _Once:
 
     def __init__(self, marks: Marks) -> None:
         self._begin, self._end = marks
-        self._runs = False
+        self.runs = False
 
     def begin(self) -> None:
         """From here on, if not yet."""
-        if not self._runs:
-            self._runs = True
+        if not self.runs:
+            self.runs = True
             for call in self._begin:
                 call()
 
     def end(self) -> None:
         """Up to here."""
-        if self._runs:
-            self._runs = False
+        if self.runs:
+            self.runs = False
             for call in self._end:
                 call()
+
+
+def _twice(inputs: _Once, early: Marks, late: Marks) -> Marks:
+    """The marks of a module that runs while inputs are prepared, in a range of that, and later in another."""
+    ends: list[tuple[Call, ...]] = []
+
+    def begin() -> None:
+        calls, end = early if inputs.runs else late
+        ends.append(end)
+        inputs.end()
+        for call in calls:
+            call()
+
+    def end() -> None:
+        for call in ends.pop():
+            call()
+
+    return (begin,), (end,)
 
 
 def _instrument_outside(stack: ExitStack, subject: Subject, parts: Family, recorder: Recorder) -> None:
@@ -222,6 +240,8 @@ def _instrument_outside(stack: ExitStack, subject: Subject, parts: Family, recor
         if not has(network, path):
             continue
         before, after = recorder.marks(name)
+        if path == parts.early[0]:
+            before, after = _twice(inputs, recorder.marks(parts.early[1]), (before, after))
         if path in embeddings:
             before = (inputs.end, *before)
             after = after if name in parts.behind else (*after, inputs.begin)

@@ -73,7 +73,8 @@ class _Placing:
         if self.preparing and not preparing:
             self.outside = ""
         self.preparing = preparing
-        for part, name in (pair for one in stacks for pair in one.outside.items()):
+        early = [one.early for one in stacks if not self.ended]  # before the layers
+        for part, name in (pair for one in stacks for pair in (*filter(all, early), *one.outside.items())):
             if _within(path, part) or _in_method(network, part, path, trace):
                 self.outside = name
                 if name.rpartition(".")[2] in EMBEDDING:

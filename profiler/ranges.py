@@ -46,6 +46,7 @@ FAMILIES = {
     "ministral3": dense.SCALED,
     "bitnet": dense.BITNET,
     **dict.fromkeys(("arcee", "nemotron", "jais2"), dense.UNGATED),
+    "nanochat": dense.NANOCHAT,
     "apertus": dense.APERTUS,
     "diffllama": dense.DIFFERENTIAL,
     "starcoder2": dense.STARCODER2,
@@ -94,6 +95,7 @@ FAMILIES = {
     "afmoe": experts.AFMOE,
     "laguna": experts.LAGUNA,
     **dict.fromkeys(("deepseek_v32", "glm_moe_dsa"), experts.INDEXED),
+    "longcat_flash": experts.LONGCAT,
     "deepseek_v4": streams.DEEPSEEK_V4,
     "mamba": recurrent.MAMBA,
     "falcon_mamba": recurrent.FALCON_MAMBA,
@@ -144,10 +146,11 @@ OTHERS: dict[str, tuple[Callable[[Layer], bool], Family]] = {
 
 TWO_STACKS_IN_ONE_GRAPH = ("t5", "bart", "whisper")
 # transformers' loop over the experts that were chosen; other families have a version without it (grouped_mm).
-LOOPS = {
-    "switch_transformers": "runs its experts in a loop whose length the host reads from the device, "
-    "which neither a graph can record nor one compiled function hold"
-}
+LOOPS = dict.fromkeys(
+    ("switch_transformers", "dbrx", "longcat_flash"),
+    "runs its experts in a loop whose length the host reads from the device, "
+    "which neither a graph can record nor one compiled function hold",
+)
 
 
 def check_eager(model: Model, flags: Mapping[str, bool]) -> None:
@@ -157,9 +160,10 @@ def check_eager(model: Model, flags: Mapping[str, bool]) -> None:
             continue
         if flag == "--with" and model.has_memory:  # some techniques, which their treatments say
             continue
-        if given and (model.has_memory or family(model).is_recurrent):
+        looping = flag.startswith("--mode") and model.family in LOOPS
+        if given and (looping or model.has_memory or family(model).is_recurrent):
             why = model.manner if model.has_memory else "keeps a recurrent state"
-            if flag.startswith("--mode") and model.family in LOOPS:
+            if looping:
                 why = LOOPS[model.family]
             raise InputError(f"{model.name} {why}; leave {flag} out, its family is profiled without.")
 

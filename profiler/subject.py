@@ -93,6 +93,11 @@ class Subject:
         """Decoder layers."""
         return len(self.loaded.model.layers)
 
+    @property
+    def cached_layers(self) -> int:
+        """Layers of its cache: a decoder layer has several where it attends more than once."""
+        return sum(max(1, len(list(_cores(layer)))) for layer in self.loaded.model.layers)
+
     def tokens(self, batch: int, length: int) -> torch.Tensor:
         """Random token ids [batch, length]."""
         import torch

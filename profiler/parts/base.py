@@ -72,6 +72,8 @@ class Family:
     append: str = "layers.attention.kv_append"
     # Modules or methods of the model, run before its layers, after which inputs are prepared.
     prepares: tuple[str, ...] = ()
+    # A module of those outside the layers that also runs before them, and its range there.
+    early: tuple[str, str] = ("", "")
     # Of a model with several residual streams: the module or function behind which each becomes the
     # embedding, and the module before which that is done.
     widens: tuple[str, str] = ("", "")

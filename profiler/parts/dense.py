@@ -67,6 +67,14 @@ BITNET = replace(  # with norms before the last product of each block
     gaps=(*RESIDUALS, replace(PRODUCT, before="mlp.ffn_sub_norm")),
 )
 UNGATED = replace(LLAMA, gaps=RESIDUALS)
+NANOCHAT = replace(  # its last norm stands before the layers, too, and norms of heads behind RoPE
+    UNGATED,
+    modules={
+        **WITHOUT_MLP,
+        **named("mlp", MLP, fc1="up_proj", activation_fn="act_mul", fc2="down_proj"),
+    },
+    early=("model.norm", "embedding_norm"),
+)
 APERTUS = replace(
     UNGATED,
     modules={**WITHOUT_NORMS, **norms("attention_layernorm", "feedforward_layernorm")},

@@ -154,6 +154,36 @@ AXK1 = replace(  # with a norm behind experts
         Gap("mlp.shared_experts", "mlp.post_mlp_layernorm", "layers.moe.shared_sum"),
     ),
 )
+
+
+def _twice(modules: dict[str, str]) -> dict[str, str]:
+    """Modules by path, whose first is one of two in a list."""
+    pairs = [(path.partition("."), name) for path, name in modules.items()]
+    return {f"{own}.{i}{dot}{inside}": name for (own, dot, inside), name in pairs for i in range(2)}
+
+
+# LongCat-Flash: two attentions and two MLPs; experts run before the first MLP, and are added behind the last.
+_SUMS = f"{RESIDUALS[1].name} + shortcut_residual"  # of both behind the last MLP
+_ONCE = {path.replace("mlp.", "mlps."): name for path, name in LATENT.modules.items() if ".moe." not in name}
+LONGCAT = replace(
+    LATENT,
+    modules={
+        **_twice(_ONCE),
+        "mlp.router": "layers.moe.router + topk",
+        "mlp.experts": f"{routed('gate_up')} + idle_combine",
+    },
+    gaps=tuple(
+        gap
+        for i, then in enumerate(("input_layernorm.1", ""))
+        for gap in (
+            Gap(f"self_attn.{i}", f"post_attention_layernorm.{i}", RESIDUALS[0].name),
+            Gap(f"mlps.{i}.up_proj", f"mlps.{i}.down_proj", PRODUCT.name),
+            Gap(f"mlps.{i}", then, _SUMS),
+        )
+    ),
+    attending={f"self_attn.{i}": "layers.attention.core" for i in range(2)},
+    behind={**LATENT.behind, "layers.attention.kv_a_norm": FACTORS},
+)
 _INDEX, _PICK = "layers.attention.indexer", "layers.attention.indexer_scores + indexer_topk"
 _PICKING = {f"self_attn.indexer.{one}": f"{_INDEX}_{one}" for one in (*QKV[:2], "q_norm", "k_norm")}
 MINIMAX_M3 = replace(  # attention to what an indexer picks; MLPs with fused matrices

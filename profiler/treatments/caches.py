@@ -22,7 +22,7 @@ class Prefix(Treatment):
 
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
         """The same prompt from its start, and from the end of the cached prefix."""
-        cache = preallocated(subject.layers, point.kv_len)
+        cache = preallocated(subject.cached_layers, point.kv_len)
         tokens = subject.tokens(point.batch, point.q_len)
         new = max(1, round(point.q_len * (1 - technique.hit)))  # as the technique rounds
 
@@ -52,7 +52,10 @@ class Window(Treatment):
             raise InputError(
                 f"a window of {technique.window} holds all {point.kv_len} tokens; choose a smaller one."
             )
-        full, rolling = preallocated(subject.layers, point.kv_len), preallocated(subject.layers, kept + 1)
+        full, rolling = (
+            preallocated(subject.cached_layers, point.kv_len),
+            preallocated(subject.cached_layers, kept + 1),
+        )
         network, token = subject.network, subject.tokens(point.batch, 1)
         cached_logits(network, full, subject.tokens(point.batch, before))
         if kept:

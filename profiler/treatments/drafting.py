@@ -21,7 +21,7 @@ class Decoder:
     def __init__(self, subject: Subject, context: Any, k: int) -> None:
         """`context` [batch, length] are the tokens before."""
         self.network, self.k, self.before = subject.network, k, context.shape[1]
-        self.cache = preallocated(subject.layers, self.before + TOKENS + k + 1)
+        self.cache = preallocated(subject.cached_layers, self.before + TOKENS + k + 1)
         self.first = self.read(context, 1)
 
     def plain(self) -> Any:

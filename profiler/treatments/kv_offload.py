@@ -31,10 +31,10 @@ class KvOffload(Treatment):
     def pair(self, technique: Any, subject: Subject, point: Point) -> Pair:
         """The same step with the same keys and values."""
         before = point.kv_len - 1
-        here = preallocated(subject.layers, point.kv_len)
+        here = preallocated(subject.cached_layers, point.kv_len)
         network, token = subject.network, subject.tokens(point.batch, 1)
         cached_logits(network, here, subject.tokens(point.batch, before))
-        chosen = spread(subject.layers, technique.share)
+        chosen = spread(subject.cached_layers, technique.share)
         prefetch, streamed = _streamed([here.layers[index] for index in chosen], before, subject.device)
         mixed = list(here.layers)
         for index, layer in zip(chosen, streamed, strict=True):
@@ -50,7 +50,7 @@ class KvOffload(Treatment):
             prefetch.finish()
             return found
 
-        found = with_found(technique, share=len(chosen) / subject.layers)
+        found = with_found(technique, share=len(chosen) / subject.cached_layers)
         return Pair(partial(run, here), treated, found)
 
 

@@ -10,9 +10,11 @@ import pytest
 from profiler.experts import CHOICES, check_experts, experts_in, experts_words, set_experts
 from profiler.forward import Point, greedy, step
 from profiler.instrument import instrumented
+from profiler.ranges import check_eager
 from profiler.recorders import Trace
 from profiler.subject import Subject
 from specfiles.errors import InputError
+from workloads.catalogue import Loaded
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -69,3 +71,10 @@ def test_what_cannot_be_chosen_is_refused(subject: Callable[..., Subject]) -> No
         set_experts(model, "grouped_mm")
     assert experts_words(model, ["prefill"]) == "experts ran as a loop of the model's own code"
     assert experts_words(subject("llama"), ["prefill"]) == ""
+
+
+@pytest.mark.parametrize("family", ["dbrx", "longcat_flash"])
+def test_a_loop_over_experts_is_not_compiled(family: str, tiny: Callable[..., Loaded]) -> None:
+    check_eager(tiny(family).model, {"--mode eager": False, "--with": True})
+    with pytest.raises(InputError, match=r"in a loop whose length the host reads.* leave --mode graph out"):
+        check_eager(tiny(family).model, {"--mode graph": True})

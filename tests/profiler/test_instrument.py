@@ -103,6 +103,7 @@ def pieces(model: Model, name: str, phase: str = "prefill") -> int:
         return CALLS[phase][name.rpartition(".")[2]] + behind
     kinds = (
         apart(Counter(gap.name for gap in kind.gaps))[name]  # a module's name may stand under several paths
+        // (1 if parts.encoder else max(1, len(parts.attending)))  # as may gaps of layers that attend twice
         + bool(apart(Counter(kind.modules.values()))[name])
         for stack in parts.stacks
         for kind in (stack, *stack.kinds.values())
@@ -126,8 +127,9 @@ def test_ranges_are_the_operators_of_the_descriptor(
         named.name: named.count * pieces(model.loaded.model, named.name, point.phase) for named in described
     }
     heads = getattr(model.network.config, "num_attention_heads", 0)
-    if "altup_mean" in expected:  # in a range with each of the norms before it
-        expected["altup_mean"] = expected["altup_out_norm"]
+    often = {"altup_mean": "altup_out_norm", "layers.shortcut_residual": "layers.mlp_residual"}
+    for one in often.keys() & expected:  # in a range with each of these
+        expected[one] = expected[often[one]]
     if name.startswith(("gemma3n", "gemma4")):  # a layer's own keys are rotated by a second call
         expected |= {
             named.name: 2 * named.count
