@@ -46,12 +46,14 @@ class Grid:
     techniques: tuple[Technique, ...] = ()  # that apply to arrays
 
     @classmethod
-    def of(cls, scenarios: Sequence[Scenario], devices: Sequence[Device]) -> Grid:
+    def of(
+        cls, scenarios: Sequence[Scenario], devices: Sequence[Device], engine: Engine | None = None
+    ) -> Grid:
         """The grid of scenarios of one phase, each on the device of its place (or all on the only one).
 
         Raises InputError where scenarios cannot be a grid (`fits`).
         """
-        if not cls.fits(scenarios):
+        if not cls.fits(scenarios, engine):
             raise InputError(
                 "a grid holds scenarios of one model and phase, with the same images and no techniques but "
                 "those of formats, sparsity and fused projections; predict them one by one."

@@ -94,7 +94,8 @@ def _predicted(
     engine = find_engine(task.engine)
     if len(scenarios) > 1 and Grid.fits(scenarios, engine):
         try:
-            totals = predict_grid(scenarios[0].model, Grid.of(scenarios, [device]), fidelity, engine)
+            grid = Grid.of(scenarios, [device], engine)
+            totals = predict_grid(scenarios[0].model, grid, fidelity, engine)
         except InputError:  # of one of them: each is told for itself below
             pass
         else:

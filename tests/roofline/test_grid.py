@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hwspecs import Device, load_device
 from roofline import predict_grid as module
 from roofline.contexts import SMOOTH
+from roofline.engines import find_engine, run_by
 from roofline.grid import Grid
 from roofline.gridfile import write_rows
 from roofline.predict import predict
@@ -326,6 +327,17 @@ def test_a_file_of_rows_names_its_techniques(tmp_path: Path) -> None:
     assert set(rows["techniques"]) == {said}
     times = (rows["count"] * rows["time_s"]).groupby(rows["point"]).sum()
     np.testing.assert_allclose(times, [predict(s, DEVICES[0]).totals()["time_s"] for s in found], ROUNDING)
+
+
+def test_launches_that_an_engine_counts_are_no_obstacle_to_a_grid() -> None:
+    engine = find_engine("eager")
+    assert engine is not None
+    found = [run_by(Scenario(LLAMA, "generate", b, p, None, 9), engine) for b, p in ((1, 5), (40, 3000))]
+    totals = predict_grid(LLAMA, Grid.of(found, DEVICES[:1], engine), engine=engine)
+    alone = [predict(one, DEVICES[0], engine=engine).totals()["time_s"] for one in found]
+    np.testing.assert_allclose(totals["time_s"], alone, ROUNDING)
+    with pytest.raises(InputError, match="predict them one by one"):
+        Grid.of(found, DEVICES[:1])
 
 
 def test_a_technique_refused_on_a_device_or_for_a_format_is_refused_in_a_grid() -> None:
