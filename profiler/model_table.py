@@ -95,7 +95,7 @@ def describe(name: str) -> dict[str, Any]:
         "kv_bytes_per_token_16bit": int(_growth(model)),
         "published": plain_data(loaded.file.published) if loaded.file else None,
         "config_source": loaded.file.config_source if loaded.file else None,
-        "config": loaded.config,
+        "config": loaded.fields(),
     }
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 from functools import cache
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,6 +68,18 @@ class Loaded:
     model: Model
     config: dict[str, Any] = field(repr=False)
     file: ModelFile | None = field(default=None, repr=False)
+
+    def fields(self) -> Any:
+        """Its fields as JSON knows them: null for the Infinity that Python writes as a limit."""
+        return _finite(self.config)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    return value if not isinstance(value, float) or isfinite(value) else None
 
 
 def quantisation(config: Mapping[str, Any]) -> Any:

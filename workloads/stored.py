@@ -148,7 +148,10 @@ def stored(config: Mapping[str, Any]) -> Stored | None:
     quantised = quantisation(config)
     if not isinstance(quantised, Mapping):
         return None
-    listed = next((quantised[name] for name in IGNORED if isinstance(quantised.get(name), list)), None)
+    lists = [quantised[name] for name in IGNORED if quantised.get(name) is not None]
+    if not all(isinstance(names, list) for names in lists):
+        return None
+    listed = lists[0] if lists else None
     # DeepSeek-V4 states its experts' format beside `quantization_config`, V4.1 inside it.
     groups, names_all = _groups({"expert_dtype": config.get("expert_dtype"), **quantised})
     # Configs that name all that they leave out quantise the projection to the vocabulary, too, if not named.
@@ -185,8 +188,10 @@ def _groups(quantised: Mapping[str, Any]) -> tuple[Groups, bool]:
 def _of_method(method: str, quantised: Mapping[str, Any]) -> Scheme | None:
     """The scheme of a library that quantises all linear layers alike."""
     if method == "fp8":
-        weights = "fp8_block" if quantised.get("weight_block_size") else "fp8"
-        return Scheme(weights, "fp8" if quantised.get("activation_scheme") else None)
+        block, scheme = quantised.get("weight_block_size"), quantised.get("activation_scheme")
+        if block not in (None, [128, 128]) or scheme not in (None, "static", "dynamic"):
+            return None
+        return Scheme("fp8_block" if block else "fp8", "fp8" if scheme else None)
     if method == "fbgemm_fp8":
         return Scheme("fp8", "fp8")
     if method in ("awq", "gptq"):

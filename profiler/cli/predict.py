@@ -110,7 +110,7 @@ def command(
     loaded, found = scenarios(model, asked)
     tell_published_format(loaded, found[0])
     # A user's config is included, so that a report can be made from the prediction alone.
-    own = {} if loaded.file else {"config": loaded.config}
+    own = {} if loaded.file else {"config": loaded.fields()}
     around = _engine(engine)
     if around is not None:
         from roofline.engines import kernels_of, run_by

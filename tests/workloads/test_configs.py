@@ -282,6 +282,17 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path, content: str, said: st
     assert said in str(error.value)
 
 
+def test_infinity_that_python_writes_is_null_in_fields_that_are_told(tmp_path: Path) -> None:
+    """transformers saves limits of time steps as [0.0, Infinity], which is no JSON."""
+    file = tmp_path / "config.json"
+    file.write_text(
+        json.dumps({**GOOD, "time_step_limit": [0.0, float("inf")], "inside": {"a": float("nan")}})
+    )
+    loaded = load_model(tmp_path)
+    assert loaded.config["time_step_limit"] == [0.0, float("inf")]
+    assert loaded.fields() == {**GOOD, "time_step_limit": [0.0, None], "inside": {"a": None}}
+
+
 def test_a_misspelt_key_of_a_model_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "mine.json"
     published = {"parms": 1, "source": "me"}

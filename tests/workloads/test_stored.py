@@ -102,6 +102,9 @@ def test_shipped_models_state_how_they_are_published(model: str, expected: dict[
         ({"quant_method": "awq", "bits": 4, "group_size": {}}, None),
         ({"quant_method": "fp8"}, {"weights": "fp8"}),
         ({"quant_method": ["fp8"]}, None),
+        ({"quant_method": "fp8", "weight_block_size": [1, 32]}, None),  # no format of 128 x 128 numbers
+        ({"quant_method": "fp8", "activation_scheme": 8}, None),
+        ({"quant_method": "fp8", "modules_to_not_convert": "lm_head"}, None),
         (
             {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
             {"weights": "nf4"},
