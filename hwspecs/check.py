@@ -56,6 +56,8 @@ RATES: dict[str, _Row] = {
     "CDNA2 (gfx90a)": (1024, {"fp64": 0.25, "fp32": 0.25, "int8": 1}, 128, 128, "ROCm documentation, MI250"),
     "CDNA3 (gfx942)": (2048, {**_ADA, "fp64": 1 / 8}, 256, 128, "ROCm documentation, MI300 series"),
     "CDNA4 (gfx950)": (4096, _CDNA4, 256, 128, "MI355X: 2516.6 TFLOP/s, 256 CU, 2.4 GHz"),
+    "RDNA 3.5 (gfx1151)": (512, {"int8": 1, "int4": 2}, 256, 0, "AMD GPUOpen, WMMA on RDNA 3"),
+    "Xe2 (Battlemage)": (2048, {"int8": 2}, 256, 0, "Arc Pro B60: 197 INT8 TOP/s, 20 Xe cores, 2.4 GHz"),
     "Sapphire Rapids": (1024, {"int8": 2}, 64, 0, "Intel and Microsoft, DeepSpeed on 4th Gen Xeon"),
     "Zen 4": (0, {}, 32, 0, "Chips and Cheese: two 256-bit FMA"),
 }
