@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from profiler.traces.recorded import ELEMENT_BYTES, Recorded, Tensor, matrix_work, streamed_work
 from workloads.operators import Attention, Embedding, Gemm, KvAppend, Operator, Rope
 from workloads.operators.experts import expected_distinct
 
 PACKED = "fp4"
+CAUSAL = ("True", "1", "2")  # a flag; PyTorch's custom_mask_type, aligned to the first or the last key
+Sizes = tuple[float, float, float, float, float, float]  # of attention, in its order
 Formula = Callable[[Recorded, Sequence[int]], Operator | None]
 
 
@@ -56,25 +57,25 @@ def packed(call: Recorded, at: Sequence[int]) -> Operator | None:
 
 def heads_first(call: Recorded, at: Sequence[int]) -> Operator | None:
     """Q[batch, heads, q_len, head_dim], K[batch, kv_heads, kv_len, head_dim]."""
-    q, k, _ = call.tensors(at)
+    q, k, _ = call.tensors(at[:3])
     if len(q.dims) != 4 or len(k.dims) != 4:
         return None
     batch, heads, q_len, width = q.dims
-    return _attention(call, (batch, q_len, k.dims[2], heads, k.dims[1], width), q)
+    return _attention(call, (batch, q_len, k.dims[2], heads, k.dims[1], width), q, at)
 
 
 def heads_last(call: Recorded, at: Sequence[int]) -> Operator | None:
     """Q[batch, q_len, heads, head_dim]; where sequences are packed, Q[tokens, heads, head_dim]."""
-    q, k, _ = call.tensors(at)
+    q, k, _ = call.tensors(at[:3])
     if len(q.dims) == 4 and len(k.dims) == 4:
         batch, q_len, heads, width = q.dims
-        return _attention(call, (batch, q_len, k.dims[1], heads, k.dims[2], width), q)
+        return _attention(call, (batch, q_len, k.dims[1], heads, k.dims[2], width), q, at)
     if len(q.dims) == 3 and len(k.dims) == 3:
-        sequences = call.sequences or _packed(call, after=at[-1])
+        sequences = call.sequences or _packed(call, after=at[2])
         if not sequences:
             return None
         each, visible = q.dims[0] / sequences, k.dims[0] / sequences
-        return _attention(call, (sequences, each, visible, q.dims[1], k.dims[1], q.dims[2]), q)
+        return _attention(call, (sequences, each, visible, q.dims[1], k.dims[1], q.dims[2]), q, at)
     return None
 
 
@@ -212,18 +213,14 @@ _EVERY = (
 FORMULAS: Mapping[str, Formula] = {formula.__name__: formula for formula in _EVERY}
 
 
-def _attention(call: Recorded, sizes: tuple[Any, ...], q: Tensor) -> Operator | None:
-    batch, q_len, kv_len, heads, kv_heads, width = sizes
+def _attention(call: Recorded, sizes: Sizes, q: Tensor, at: Sequence[int]) -> Operator | None:
+    """Behind queries, keys and values, `at` names the input that says whether later positions are hidden."""
+    _, q_len, kv_len, *_ = sizes
     if not all(size > 0 for size in sizes):
         return None
-    causal = q_len > 1 and q_len <= kv_len and any(str(v) == "True" for v in call.values)
-    sizes = batch, q_len, kv_len, heads, kv_heads, width
-    return Attention(
-        *sizes,
-        dtype=_matrix(q.dtype),
-        kv_dtype=_matrix(q.dtype),
-        causal=causal or q_len == 1,
-    )
+    hides = any(str(call.values[i]) in CAUSAL for i in at[3:] if i < len(call.values))
+    causal = q_len == 1 or (hides and q_len <= kv_len)
+    return Attention(*sizes, dtype=_matrix(q.dtype), kv_dtype=_matrix(q.dtype), causal=causal)
 
 
 def _batched(a: Tensor, b: Tensor, m: int, n: int, k: int, batch: int) -> Operator:

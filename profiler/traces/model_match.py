@@ -19,7 +19,7 @@ from profiler.traces.steps import StepFacts
 from profiler.traces.tables import SCHEMAS, WORK, Loss, Trace, make_table, work_values
 from workloads.blocks import Place
 from workloads.model import Model
-from workloads.step import Setting, Step, prefill
+from workloads.step import Setting, Step
 
 FORMAT = re.compile("mxfp4|nvfp4")
 LATENT = re.compile("mla", re.IGNORECASE)
@@ -133,13 +133,16 @@ class ModelMatch:
 
     def _prompts(self, facts: StepFacts, shapes: Step | None) -> Step:
         """As the step's annotation says, else as recorded, else as given."""
-        batch, length = facts.prefill or self.lengths.batch, self.lengths.prompt
+        batch, length, visible = facts.prefill or self.lengths.batch, self.lengths.prompt, 0
         if facts.prefill_tokens and facts.prefill:
             length = round(facts.prefill_tokens / facts.prefill)
+            visible = round(
+                facts.prefill_kv / facts.prefill
+            )  # more than the new ones: a chunk, a known prefix
         elif shapes:
             self._differs(self.lengths, shapes)
             batch, length = int(shapes.batch), int(shapes.q_len)
-        return prefill(batch, length)
+        return Step(batch, length, max(length, visible))
 
     def _differs(self, given: Lengths, shapes: Step) -> None:
         """Note where a user's sizes of a prompt are not the recorded ones."""

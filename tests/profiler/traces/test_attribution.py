@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hwspecs import load_device
 from profiler.traces.alike import frame
@@ -18,6 +20,7 @@ from profiler.traces.reading import read_traces
 from profiler.traces.recorded import Recorded, Tensor
 from profiler.traces.summary import show
 from profiler.traces.tables import Trace
+from profiler.traces.work import operator_rule, recorded_work
 from roofline.ceilings import Fidelity, ceilings
 from roofline.run_tables import step_of
 from workloads.catalogue import load_model
@@ -53,6 +56,8 @@ FIRST = "void at::native::vectorized_gather_kernel<16, long>(...)"
 
 ALONE = "execute_8_context_0(sq0sk0sqsq0sqsk0)_generation_8(sq8sk8192sqsq8sqsk8192)"  # vLLM, a token each
 DRAFTED = "execute_12_context_0(sq0sk0sqsq0sqsk0)_generation_4(sq12sk4096sqsq36sqsk12288)"  # three of each
+
+CHUNKED = "execute_512_context_2(sq512sk2048sqsq131072sqsk524288)_generation_0(sq0sk0sqsq0sqsk0)"
 
 
 def graph_decode(made: Any, layers: int, steps: int = 2, annotation: str = "") -> None:
@@ -108,17 +113,24 @@ def test_decode_in_graphs_has_a_model_of_nine_tenths_of_its_time(
     assert "layers.mlp.gate_proj + up_proj" in set(found["operator"])
 
 
-def test_drafts_that_a_step_verifies_are_part_of_its_work(made: Any, write: Write) -> None:
-    """Four sequences with two drafts each: three positions of every one are multiplied, and scored."""
+@pytest.mark.parametrize(
+    ("annotation", "phase", "step"),
+    [(DRAFTED, "decode", Step(4, 3, 1024, scored=3)), (CHUNKED, "prefill", Step(2, 256, 1024))],
+    ids=["drafts", "chunks"],
+)
+def test_drafts_and_chunks_are_of_the_annotated_size(
+    annotation: str, phase: str, step: Step, made: Any, write: Write
+) -> None:
+    """Drafts are multiplied and scored like other positions; chunks attend to what was read before them."""
     model, setting = load_model("Llama-3.2-1B").model, Setting(convention=convention("eager"))
-    graph_decode(made, layers=len(model.layers), steps=1, annotation=DRAFTED)
+    graph_decode(made, layers=len(model.layers), steps=1, annotation=annotation)
     trace = attribute(read_traces([write(made.text())]), Question(model, setting))
-    named = operators(model, Step(4, 3, 1024, scored=3), setting)
+    named = operators(model, step, setting)
     wanted = sum(row.count * row.operator.work().matrix_flops for row in named)
     assert table(trace)["matrix_flops"].sum() == pytest.approx(wanted)
     (point,) = trace["passes"].drop_columns(["step"]).to_pylist()
-    assert tuple(point.values()) == ("decode", 4, 3, 1024)
-    assert step_of((*point.values(), 0)) == Step(4, 3, 1024, scored=3)
+    assert point["phase"] == phase
+    assert step_of((*point.values(), 0)) == step
 
 
 def test_a_model_of_another_depth_matches_nothing_and_says_so(made: Any, write: Write) -> None:
@@ -186,6 +198,31 @@ def test_work_follows_from_recorded_shapes(made: Any, write: Write) -> None:
     assert found["work_bytes"].sum() == 2 * (128 * 256 + 256 * 512 + 128 * 512)
     assert found["instance"].nunique() == 1
     assert found["kind"].tolist() == ["gemm", "gemm"]
+
+
+ATTENDING = ("flash_attention", "flash_attention_for_cpu", "efficient_attention", "cudnn_attention")
+FORWARD = ("scaled_dot_product_attention", "_flash_attention_forward", "_efficient_attention_forward")
+
+
+@pytest.mark.parametrize("name", [*(f"_scaled_dot_product_{way}" for way in ATTENDING), *FORWARD])
+def test_attention_is_causal_where_that_argument_says_so(name: str) -> None:
+    """And no other: one asks for the sums that a backward pass needs, another for shared keys and values."""
+    rule = operator_rule(f"aten::{name}")
+    assert rule is not None
+    schema = torch._C._jit_get_schemas_for_operator(f"aten::{name}")
+    arguments = next([a.name for a in s.arguments] for s in schema if not s.overload_name)
+    own = next(argument for argument in arguments if argument in ("is_causal", "custom_mask_type"))
+    by_type = own == "custom_mask_type"
+    for causal, of_all in ((True, False), (False, True)):
+        said = {"enable_gqa": of_all, "compute_log_sumexp": of_all, "return_debug_mask": of_all}
+        values = [
+            str(int(causal) if by_type else causal) if a == own else str(said.get(a, "")) for a in arguments
+        ]
+        dims = [[2, 8, 8, 64]] * 3 + [[]] * (len(arguments) - 3)
+        shapes = json.dumps({"dims": dims, "types": [BF16] * 3, "values": values})
+        found = recorded_work(rule, shapes)
+        assert isinstance(found, Attention)
+        assert found.causal == causal
 
 
 def test_what_looks_the_same_is_the_same_operator(made: Any, write: Write) -> None:
