@@ -102,6 +102,7 @@ FAMILIES = {
     "mamba2": recurrent.MAMBA2,
     "rwkv": recurrent.RWKV,
     **dict.fromkeys(("lfm2", "lfm2_moe"), recurrent.LFM2),
+    "lfm3": recurrent.LFM3,
     "jamba": hybrids.JAMBA,
     "bamba": hybrids.BAMBA,
     "granitemoehybrid": hybrids.GRANITE_HYBRID,
@@ -110,6 +111,7 @@ FAMILIES = {
     "minimax": hybrids.MINIMAX,
     "nemotron_h": hybrids.NEMOTRON_H,
     "kimi_linear": hybrids.KIMI,
+    "olmo_hybrid": hybrids.OLMO_HYBRID,
     "qwen3_next": hybrids.QWEN3_NEXT,
     "qwen3_5_text": hybrids.QWEN3_5,
     "qwen3_5_moe_text": hybrids.QWEN3_5_MOE,
@@ -126,6 +128,10 @@ def _in_turn(layer: Layer) -> bool:
     return not layer.parallel
 
 
+def _lacks_post_norms(layer: Layer) -> bool:
+    return not layer.post_norms
+
+
 def _norms_its_gate(layer: Layer) -> bool:
     return any(isinstance(block, Mamba2Block) and block.norm for block in layer.blocks)
 
@@ -138,6 +144,7 @@ def _adapts(layer: Layer) -> bool:
 OTHERS: dict[str, tuple[Callable[[Layer], bool], Family]] = {
     "falcon": (_in_turn, own.FALCON_IN_TURN),
     "hyperclovax": (attrgetter("post_norms"), dense.HYPERCLOVA),
+    "lfm3": (_lacks_post_norms, recurrent.LFM3_PLAIN),
     "stablelm": (_in_turn, parallel.STABLELM_IN_TURN),
     "falcon_h1": (_norms_its_gate, hybrids.FALCON_H1_NORMED),
     "zamba2": (_adapts, zamba2.ZAMBA2_ADAPTED),

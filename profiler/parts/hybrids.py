@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from profiler.parts.base import ATTENTION, FACTORS, HEADS, MLP, Family, Gap, Inside, named
-from profiler.parts.dense import LLAMA, NORMS, OUTSIDE, PRODUCT, QKV, RESIDUALS, SELF_ATTENTION
+from profiler.parts.dense import LLAMA, NORMS, OLMO2, OUTSIDE, PRODUCT, QKV, RESIDUALS, SELF_ATTENTION
 from profiler.parts.experts import GRANITE, LATENT, MOE, QWEN2_MOE, routed, routing, shared_mlp
 from profiler.parts.recurrent import (
     CONVOLUTION,
@@ -231,6 +231,37 @@ KIMI = replace(
         f"{_DELTA}.v_proj": HEADS,  # joined with queries and keys for one convolution
         f"{_DELTA}.decay_out": f"{_DELTA}.rule",  # the decay and the strength of an update
         f"{_DELTA}.b_proj": f"{_DELTA}.rule",
+    },
+    packages={f"{_DELTA}.conv1d": "causal_conv1d", f"{_DELTA}.rule": "fla"},
+)
+
+# OLMo Hybrid: delta nets behind norms of their input, and OLMo 2's layers of attention.
+OLMO_HYBRID = replace(
+    OLMO2,
+    kinds={
+        "linear_attn": Inside(
+            {
+                **_without_attention(LLAMA),
+                "input_layernorm": f"{_DELTA}_norm",
+                **named(
+                    "linear_attn",
+                    _DELTA,
+                    *QKV,
+                    b_proj="in_proj_b",
+                    a_proj="in_proj_a",
+                    g_proj="in_proj_z",
+                    o_norm="norm + gate_mul",
+                    o_proj="out_proj",
+                ),
+            },
+            (Gap("linear_attn", RESIDUALS[0].before, f"{_DELTA}_residual"), *LLAMA.gaps[1:]),
+        )
+    },
+    functions=scoped(_DELTA, {**CONVOLUTION, **dict.fromkeys(_RULES, "rule")}),
+    behind={
+        f"{_DELTA}.v_proj": HEADS,  # joined with queries and keys for one convolution
+        f"{_DELTA}.in_proj_b": f"{_DELTA}.rule",  # the strength of an update and the decay
+        f"{_DELTA}.in_proj_a": f"{_DELTA}.rule",
     },
     packages={f"{_DELTA}.conv1d": "causal_conv1d", f"{_DELTA}.rule": "fla"},
 )

@@ -1,4 +1,4 @@
-"""Models of recurrent mixers: Mamba, Mamba-2, RWKV-4, and LFM2, some of whose layers attend.
+"""Models of recurrent mixers: Mamba, Mamba-2, RWKV-4, and LFM2 and 3, some of whose layers attend.
 
 Their convolutions and scans are functions, from a package where it is installed; states are updated by a
 method of the cache.
@@ -127,3 +127,27 @@ LFM2 = Family(
     },
     packages={"layers.conv.conv1d": "causal_conv1d"},
 )
+
+
+# LFM3: norms behind the blocks and gates of attention. No package convolves as wide as it does.
+def _lfm3(*, sandwiched: bool) -> Family:
+    """With these norms, or modules in their place that do nothing."""
+
+    def inside(mixer: str, like: Family | Inside, more: dict[str, str], *gaps: Gap) -> Inside:
+        norms = {"post_operator_norm": f"{mixer}_post_norm", "post_ffn_norm": "layers.mlp_post_norm"}
+        sums = (
+            Gap("post_operator_norm", "ffn_norm", f"{mixer}_residual"),
+            Gap("post_ffn_norm", "", "layers.mlp_residual"),
+        )
+        modules = {**like.modules, **more, **(norms if sandwiched else {})}
+        return Inside(modules, (*sums, *_LFM2_GAPS[:-1], *gaps))
+
+    more = named("self_attn", ATTENTION, "o_proj", g_proj="output_gate")
+    gate = Gap("self_attn.g_proj", "self_attn.o_proj", "layers.attention.gate_mul")
+    attends = inside(ATTENTION, LFM2, more, gate)
+    kinds = {"conv": inside("layers.conv", LFM2.kinds["conv"], {})}
+    packages = {"layers.conv.conv1d": ""}
+    return replace(LFM2, modules=attends.modules, gaps=attends.gaps, kinds=kinds, packages=packages)
+
+
+LFM3, LFM3_PLAIN = _lfm3(sandwiched=True), _lfm3(sandwiched=False)

@@ -232,6 +232,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "layer_types": ["conv", "full_attention", "conv"],
         "num_dense_layers": 1,
     },
+    "lfm3": {**LLAMA, **SINKS, "head_dim": 8, "layer_types": ["conv", "full_attention", "sliding_attention"]},
     "lfm2": {**LLAMA, "full_attn_idxs": [1], "block_auto_adjust_ff_dim": False},
     "mamba": {**LLAMA, "intermediate_size": 96, "state_size": 8, "time_step_rank": 4},
     "mamba2": {**LLAMA, "num_heads": 6, "head_dim": 16, "n_groups": 2, "state_size": 8, "chunk_size": 8},
@@ -305,6 +306,12 @@ FIELDS: dict[str, dict[str, Any]] = {
     "qwen3_next": {**LLAMA, **DELTA, **EXPERTS, "shared_expert_intermediate_size": 32},
     "qwen3_5_text": {**LLAMA, **DELTA},
     "qwen3_5_moe_text": {**LLAMA, **DELTA, **EXPERTS, "shared_expert_intermediate_size": 32},
+    "olmo_hybrid": {
+        **LLAMA,
+        **{name: size for name, size in DELTA.items() if name.startswith("linear")},
+        "linear_num_key_heads": 4,
+        "layer_types": ["linear_attention", "linear_attention", "full_attention"],
+    },
     "minimax_m3_vl_text": {
         **LLAMA,
         **EXPERTS,

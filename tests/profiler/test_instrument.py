@@ -194,6 +194,16 @@ def test_a_granite_without_experts_has_the_ranges_of_its_one_mlp(subject: Callab
     assert not any(".moe." in name for name in expected)
 
 
+def test_an_lfm3_without_norms_behind_its_blocks_and_gates_has_no_range_of_them(
+    subject: Callable[..., Subject],
+) -> None:
+    model, point = subject("lfm3", use_sandwich_norm=False, use_attention_gate=False), POINTS[1]
+    described = operators_at(model.loaded, "fp32", point)
+    expected = {n.name: n.count * pieces(model.loaded.model, n.name, point.phase) for n in described}
+    assert apart(ranges_of(model, point).begun) == expected
+    assert not any(name.endswith(("post_norm", "attention.gate_mul")) for name in expected)
+
+
 @pytest.mark.parametrize(
     ("family", "at", "changes"),
     [

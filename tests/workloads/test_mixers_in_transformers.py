@@ -203,6 +203,18 @@ def test_parameters(family: str, fields: dict[str, Any]) -> None:
     assert sum(p.numel() for p in network.parameters()) == parameters(ours(family, fields))
 
 
+@pytest.mark.parametrize(
+    "rope",
+    [{}, {"rope_theta": None}, {"rope_theta": 1e6}, {"rope_parameters": {"rope_type": "default"}}]
+    + [{"rope_parameters": {"rope_type": "default", "rope_theta": theta}} for theta in (None, 1e6)],
+    ids=str,
+)
+def test_an_olmo_hybrid_rotates_unless_its_base_is_null(rope: dict[str, Any]) -> None:
+    network = reference("olmo_hybrid", {**OLMO, **rope})
+    names = {row.name for row in operators(ours("olmo_hybrid", {**OLMO, **rope}), decode(1, 8))}
+    assert (network.model.rotary_emb is not None) == ("layers.attention.rope" in names)
+
+
 @pytest.mark.parametrize(("family", "fields"), CASES, ids=case_id)
 def test_products_of_a_prefill(family: str, fields: dict[str, Any]) -> None:
     model, batch = ours(family, fields), batch_of(family)
