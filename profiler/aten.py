@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from profiler.aten_classes import FREE, MOVES, ONE_FLOP, PER_INPUT, PER_INPUT_FLOP, SPECIAL
+from profiler.aten_classes import FREE, MOVES, ONE_FLOP, OVERWRITES, PER_INPUT, PER_INPUT_FLOP, SPECIAL
 from workloads.operators import Embedding, Gemm, Operator
 from workloads.operators.traced import Traced
 
@@ -96,14 +96,13 @@ class Counting:
     ) -> Traced:
         from torch.utils.flop_counter import flop_registry
 
-        held = [t for t in inputs if _storage(t) in self.weights.storages]
-        streamed = [t for t in inputs if _storage(t) not in self.weights.storages]
-        if (name.endswith("_") and len(inputs) == 1) or name in ("copy_", "fill_", "zero_"):
-            streamed = streamed[1:]  # the overwritten tensor is not read
+        sources = inputs[1:] if name in OVERWRITES else inputs
+        held = [t for t in sources if _storage(t) in self.weights.storages]
+        streamed = [t for t in sources if _storage(t) not in self.weights.storages]
         count = flop_registry.get(func.overloadpacket)
         matrix = count(*args, **kwargs, out_val=result) if count else 0
         vector, special = (0, 0) if count else self._elementwise(name, inputs, outputs)
-        owned, owned_bytes = self.weights.meet(held)
+        owned, owned_bytes = self.weights.meet(inputs)
         floats = [f for t in (*inputs, *outputs) if (f := DTYPES.get(dtype_name(t)))]
         read, weights, written = (sum(map(_bytes, some)) for some in (streamed, held, outputs))
         if name in ("index", "index_select", "gather", "embedding"):  # only the rows that are picked are read

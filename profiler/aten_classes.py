@@ -5,8 +5,7 @@ from __future__ import annotations
 # Effectively views, and allocations.
 FREE = {
     "_unsafe_view", "lift_fresh", "lift", "detach", "alias", "empty", "empty_like", "empty_strided",
-    "new_empty",
-    "new_empty_strided", "_local_scalar_dense",
+    "new_empty", "new_empty_strided", "_local_scalar_dense",
 }  # fmt: skip
 # Data movement and initialisation without arithmetic.
 MOVES = {
@@ -16,6 +15,11 @@ MOVES = {
     "index_put_", "slice_scatter", "select_scatter", "constant_pad_nd", "roll", "flip", "tril", "triu",
     "where", "masked_fill", "masked_fill_", "one_hot", "eye", "linspace", "scalar_tensor", "embedding",
     "masked_scatter", "resize_", "_reshape_copy", "unfold", "im2col",
+}  # fmt: skip
+# Of those in place, the ones that do not read the tensor that they write.
+OVERWRITES = {
+    "copy_", "fill_", "zero_", "normal_", "uniform_", "exponential_", "random_", "bernoulli_", "cauchy_",
+    "geometric_", "log_normal_",
 }  # fmt: skip
 # One FLOP per result.
 ONE_FLOP = {

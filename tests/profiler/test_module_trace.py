@@ -147,6 +147,20 @@ def test_bytes_and_flop_of_a_chain_on_paper(traced: Trace) -> None:
     assert (total.bytes, total.flops) == ((12 + 4) * 4, 12)
 
 
+def test_in_place_operations_read_what_they_change_and_not_what_they_overwrite(traced: Trace) -> None:
+    class Keeps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("kept", torch.zeros(128))
+
+        def forward(self, x: Any) -> Any:
+            self.kept.copy_(x)
+            return torch.empty_like(x).uniform_() + self.kept.relu_().mul_(2.0)
+
+    moved = {row.name: row.operator.work().bytes for row in rows(traced(lambda: (Keeps(), torch.randn(128))))}
+    assert moved == {"copy_": 1024, "uniform_": 512, "relu_": 1024, "mul_": 1024, "add": 1536}
+
+
 def test_a_matrix_that_is_used_twice_is_owned_once(traced: Trace) -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:
