@@ -106,7 +106,7 @@ class Ceilings:
             known = ", ".join(sorted(self.matrix_by_dtype)) or "none"
             raise InputError(
                 f"{self.device} has no dense peak for {unit} (it has: {known}); choose another dtype "
-                "or add the peak with its source to the device file."
+                "(of a model --activations) or add the peak with its source to the device file."
             )
         return self.matrix_by_dtype[unit]
 

@@ -113,6 +113,15 @@ class Prediction:
         return tuple(dict.fromkeys(row.phase for row in self.rows))
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What the numbers take for granted and no option says, a sentence each."""
+        others, stages = self.schedule.others, self.scenario.setting.pipeline_parallel
+        beside = f"{' and '.join(others)} runs beside {self.scenario.model.name}, by a technique"
+        turns = f"one batch passes the {stages} stages in turn; several batches in flight are not counted"
+        told = (*self.ceilings.told(self.multiplied), *self.schedule.notes)
+        return (*told, *([beside] if others else []), *([turns] if stages > 1 else []))
+
+    @property
     def multiplied(self) -> set[str]:
         """The formats that its products multiply in."""
         return {compute_dtype(str(row.work.dtype)) for row in self.rows if row.work.matrix_flops}
@@ -187,7 +196,7 @@ def check_node(scenario: Scenario, device: Device) -> None:
         if node and asked > node.count:
             raise InputError(
                 f"{node.name} has {node.count} devices, {option} {asked} was asked for; "
-                f"choose a {option} of at most {node.count}."
+                f"choose a {option} of at most {node.count}; --pp takes more nodes."
             )
 
 

@@ -37,7 +37,7 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
     corrects = prediction.ceilings.fidelity is Fidelity.CORRECTED
     return {
         **asked(prediction.scenario, prediction.device, prediction.ceilings),
-        "notes": [*prediction.ceilings.told(prediction.multiplied), *prediction.schedule.notes],
+        "notes": list(prediction.notes),
         "operators": [
             {**record(row), **({"corrected": row.times.corrected} if corrects else {})}
             for row in prediction.rows

@@ -54,10 +54,15 @@ class Outcome:
         return all(_alike(before[name], after[name]) for name in TOTALS)
 
     def why(self) -> str:
-        """The phase whose time changed most, what of its work did, what binds it now, what is assumed."""
+        """The phase whose time changed most, what of its work did, what binds it now, what is assumed.
+
+        Models that run beside the one asked for are named.
+        """
+        others = [name for name in self.after.schedule.others if name not in self.before.schedule.others]
+        beside = f"; beside it {' and '.join(others)}" if others else ""
         assumed = ", ".join(filter(None, (t.assumes() for t in self.techniques)))
         because = reason(self.before, self.after, self.techniques[0].removes)
-        return because + (f"; assumed {assumed}" if assumed else "")
+        return because + beside + (f"; assumed {assumed}" if assumed else "")
 
     def record(self) -> dict[str, Any]:
         """The outcome in plain values; `record` of the baseline has a speedup of 1."""

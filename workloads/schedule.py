@@ -107,6 +107,11 @@ class Schedule:
         return self.residents[0]
 
     @property
+    def others(self) -> list[str]:
+        """The names of the models beside it, as one that drafts."""
+        return list(dict.fromkeys(resident.model.name for resident in self.residents[1:]))
+
+    @property
     def convention(self) -> Convention:
         """What is counted of the main model."""
         return self.main.setting.convention

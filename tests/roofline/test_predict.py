@@ -390,3 +390,14 @@ def test_devices_with_attention_of_their_own_hold_their_part_of_the_batch() -> N
     _, cache, stream = held_bytes(asked.schedule(), 0.0)
     assert cache == 2 * 109 * 16 * 2 * 2048 * 2  # layers, keys and values of 16 heads of 128, bf16
     assert stream == 2 * 100 * 2048 * 2
+
+
+def test_what_no_option_says_is_in_the_notes() -> None:
+    """Which model drafts, and that stages of a pipeline wait for each other; a plain one has none."""
+    model, device = load_model("Llama-3.1-70B").model, load_device("dgx-h100")
+    techniques = (parse("speculative-decoding"),)
+    shared = Setting(tensor_parallel=4, pipeline_parallel=2)
+    notes = predict(Scenario(model, "generate", setting=shared, techniques=techniques), device).notes
+    assert any("Llama-3.2-1B" in note for note in notes)
+    assert any("2 stages in turn" in note for note in notes)
+    assert not predict(Scenario(model, "generate", setting=Setting(tensor_parallel=4)), device).notes
