@@ -11,7 +11,8 @@ import pytest
 from profiler.model_table import family_records
 from specfiles.errors import InputError
 from workloads.config import Config
-from workloads.families import TRACE, build
+from workloads.families import FAMILIES, TRACE, build
+from workloads.families.refused import WHY
 
 pytest.importorskip("transformers")
 
@@ -24,6 +25,16 @@ def test_a_family_that_is_not_read_is_refused_with_what_to_do_instead() -> None:
             build(Config({"model_type": kind}, "config.json"), kind)
         assert str(error.value).startswith(f"config.json: model_type {kind!r}")
         assert TRACE in str(error.value)
+
+
+def test_each_reason_is_of_a_family_that_transformers_has_and_nothing_reads() -> None:
+    from transformers import CONFIG_MAPPING
+
+    assert not set(WHY) & set(FAMILIES)
+    inside = {kind for kind in WHY if kind not in CONFIG_MAPPING}
+    assert not inside, inside
+    with pytest.raises(InputError, match="'zamba' is not read, as its Mamba layers multiply by"):
+        build(Config({"model_type": "zamba"}, "config.json"), "zamba")
 
 
 def test_what_has_ranges_can_be_predicted() -> None:

@@ -282,6 +282,13 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path, content: str, said: st
     assert said in str(error.value)
 
 
+def test_a_decoder_of_known_towers_behind_another_is_read_alone() -> None:
+    """MiniCPM-V 4.6: Qwen3.5's decoder behind a tower of its own."""
+    fields = load_model("Qwen3.5-27B").config
+    whole = {**fields, "model_type": "minicpmv4_6", "vision_config": {"model_type": "minicpmv4_6_vision"}}
+    assert build(Config(whole, "x"), "x").stack == load_model("Qwen3.5-27B").model.stack
+
+
 def test_infinity_that_python_writes_is_null_in_fields_that_are_told(tmp_path: Path) -> None:
     """transformers saves limits of time steps as [0.0, Infinity], which is no JSON."""
     file = tmp_path / "config.json"

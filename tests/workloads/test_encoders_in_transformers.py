@@ -16,6 +16,7 @@ from workloads.architectures import VisionLanguage
 from workloads.catalogue import load_model
 from workloads.config import Config
 from workloads.families import build
+from workloads.families.encoders import ROBERTAS
 from workloads.model import Model
 from workloads.phases import Step, parameters, prefill
 
@@ -33,7 +34,7 @@ BERT = {
 }
 ENCODERS: dict[str, dict[str, Any]] = {
     "bert": BERT,
-    "roberta": BERT,
+    **dict.fromkeys(ROBERTAS, BERT),
     "distilbert": {"dim": 60, "n_layers": 2, "n_heads": 6, "hidden_dim": 77, "vocab_size": 101},
 }
 SPARSE: dict[str, dict[str, Any]] = {

@@ -145,6 +145,7 @@ UNNAMED = {
     "muse_spark_text": ("muse_spark", "MuseSparkTextModel"),
     "ernie4_5_vl_moe_text": ("ernie4_5_vl_moe", "Ernie4_5_VLMoeTextModel"),
     "molmo2_text": ("molmo2", "Molmo2TextModel"),
+    "emu3_text_model": ("emu3", "Emu3TextModel"),
     "qwen2_5_omni_text": ("qwen2_5_omni", "Qwen2_5OmniThinkerTextModel"),
     "qwen3_omni_moe_text": ("qwen3_omni_moe", "Qwen3OmniMoeThinkerTextModel"),
 }
@@ -608,6 +609,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("kolibri1", {"num_hidden_layers": 7}),
     ("deepseek_ocr2_text", {"mlp_bias": True, "attention_bias": True, "n_shared_experts": 1}),
     ("ernie4_5_vl_moe_text", {"mlp_layer_types": ["sparse", "dense"], "use_bias": True}),
+    ("emu3_text_model", {"attention_bias": True, "mlp_bias": True}),
     ("cohere_compass_text", {"layer_types": list(WINDOW_TYPES)}),
     ("cohere2_moe", {"first_k_dense_replace": 1, "num_shared_experts": 2, "rms_norm_eps": 1e-5}),
     ("cohere2_moe", {"mlp_layer_types": ["dense", "sparse"], "prefix_dense_intermediate_size": 81}),

@@ -30,7 +30,7 @@ READERS: dict[str, str] = {
         "qwen2_vl_text qwen2_5_vl_text qwen3_vl_text qwen3_vl_moe_text qwen2_5_omni_text "
         "qwen3_omni_moe_text granite4_vision_text granite_docling_text hunyuan_vl_text "
         "paddleocr_vl_text glm_ocr_text glm4v_text glm4v_moe_text cohere_compass_text "
-        "cosmos3_edge_text deepseek_ocr2_text phi4_multimodal phi4mm ernie4_5_vl_moe_text "
+        "emu3_text_model cosmos3_edge_text deepseek_ocr2_text phi4_multimodal phi4mm ernie4_5_vl_moe_text "
         "ernie4_5_moe_vl molmo2_text"
     ),
     "gpt": "gpt2 gpt_bigcode gpt_neo opt xglm",
@@ -45,7 +45,7 @@ READERS: dict[str, str] = {
     "lightning": "minimax minimax_text_01 minimax_m1",
     "lfm2": "lfm2 lfm2_moe lfm3",
     "ling": "bailing_hybrid",
-    "encoders": "bert roberta longformer big_bird linformer distilbert",
+    "encoders": ("bert roberta xlm-roberta camembert data2vec-text longformer big_bird linformer distilbert"),
     "t5": "t5 switch_transformers",
     "bart": "bart",
     "whisper": "whisper",
@@ -106,6 +106,8 @@ def _decoder_in(nested: object) -> dict[str, Any] | None:
 def _unknown(origin: str, kind: str) -> InputError:
     if not kind:
         return InputError(f"{origin}: field 'model_type' is missing; known: {', '.join(sorted(FAMILIES))}.")
+    if why := _module("refused").WHY.get(kind):
+        return InputError(f"{origin}: model_type {kind!r} is not read, as {why}; {TRACE}.")
     close = nearest(kind, list(FAMILIES), most=1, cutoff=TYPO)
     same = "if its layers are those of a known one (`roofline models families`), name that in the file"
     hint = f"the nearest known one is {close[0]!r}" if close else same

@@ -23,7 +23,9 @@ from workloads.families.common import LAYER_NORM, plain_mlp, width_and_heads
 from workloads.layer import Layer
 from workloads.model import Model, Stack
 
-RESERVED = {"roberta": 2, "longformer": 2}  # rows before the first position's; one is that of padding
+ROBERTAS = ("roberta", "xlm-roberta", "camembert", "data2vec-text")  # of one code
+# Rows before the first position's; one is that of padding.
+RESERVED = dict.fromkeys((*ROBERTAS, "longformer"), 2)
 GLOBAL_TOKENS = 1  # the first one, which stands for the sequence (arXiv:2004.05150)
 
 
@@ -111,5 +113,5 @@ def _distilbert(config: Config) -> Model:
     )
 
 
-KINDS = ("bert", "roberta", "longformer", "big_bird", "linformer")
+KINDS = ("bert", *ROBERTAS, "longformer", "big_bird", "linformer")
 FAMILY = {**dict.fromkeys(KINDS, _bert), "distilbert": _distilbert}

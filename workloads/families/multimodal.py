@@ -34,6 +34,7 @@ QUIRKS = {
     "glm4v_text": replace(LLAMA["glm4"], biases=("", "", ""), qkv_bias=True, head_dim=None, rotary=1.0),
     "glm4v_moe_text": replace(LLAMA["glm4_moe"], biased=("attention_bias",), qk_norm=None),
     "cohere_compass_text": replace(KIN["cohere2"], every_nth_full=1, period="", unrotated="null"),
+    "emu3_text_model": Quirks(kv_heads=8),
     "cosmos3_edge_text": Quirks(kv_heads=8, head_dim=128, gated=False, activation="relu2"),
     "deepseek_ocr2_text": Quirks(feed_forward=experts.deepseek),
     # Its adapters for images and sound (LoRA) do not run where there is text alone.

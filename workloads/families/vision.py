@@ -109,21 +109,22 @@ def _stack(
     return Stack(config.size("hidden_size"), layers, inputs, (merger,), scope="vision.", wide=True)
 
 
-TOWERS: dict[str, Callable[[Config, int], Tower]] = {
-    "qwen3_5_text": _qwen,
-    "qwen3_5_moe_text": _qwen,
-    "llama4_text": _llama4,
-    "deepseek_v3": _kimi,
-    "kimi_k2": _kimi,
+TOWERS: dict[str, tuple[str, Callable[[Config, int], Tower]]] = {  # and how models that have one are called
+    "qwen3_5_text": ("qwen3_5", _qwen),
+    "qwen3_5_moe_text": ("qwen3_5", _qwen),
+    "llama4_text": ("llama4", _llama4),
+    "deepseek_v3": ("kimi", _kimi),
+    "kimi_k2": ("kimi", _kimi),
 }
 
 
 def reads_tower(whole: str, decoder: str) -> bool:
-    """Whether the tower of a model of these types is known: DeepSeek's decoder stands behind others, too
-    (Mistral Large 3).
+    """Whether the tower of a model of these types is known.
+
+    Its decoder stands behind others, too: Qwen3.5's in MiniCPM-V 4.6, DeepSeek's in Mistral Large 3.
     """
     known = TOWERS.get(decoder)
-    return known is not None and (known is not _kimi or whole == decoder or whole.startswith("kimi"))
+    return known is not None and (whole in ("", decoder) or whole.startswith(known[0]))
 
 
 def behind_tower(model: Model, config: Config) -> Model:
@@ -132,7 +133,7 @@ def behind_tower(model: Model, config: Config) -> Model:
     Raises InputError for missing or contradictory fields, and where the tower's rows are not as wide as the
     decoder's.
     """
-    tower = TOWERS[model.family](config, model.hidden)
+    tower = TOWERS[model.family][1](config, model.hidden)
     *_, merger = tower.stack.outputs
     assert isinstance(merger, PatchMerger)
     if merger.widths[-1] != model.hidden:
