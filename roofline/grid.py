@@ -55,8 +55,8 @@ class Grid:
         """
         if not cls.fits(scenarios, engine):
             raise InputError(
-                "a grid holds scenarios of one model and phase, with the same images and no techniques but "
-                "those of formats, sparsity and fused projections; predict them one by one."
+                "a grid holds scenarios of one model and phase, with the same images and no techniques that "
+                "do otherwise by size, as drafts and offloading do; predict them one by one."
             )
         settings = {setting: i for i, setting in enumerate(dict.fromkeys(s.setting for s in scenarios))}
         unique = {id(d): d for d in devices}

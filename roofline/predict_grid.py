@@ -128,11 +128,14 @@ def _groups(grid: Grid, chunk: Indices, limits: Sequence[Ceilings]) -> Iterator[
     """Points that one call can evaluate.
 
     What is calibrated has no arrays over devices and formats, and has classes of its own for one row.
-    Techniques ask which format is given, and so need one per call, too.
+    Techniques ask which format is given, and so need one per call, too. A decode step that sees no position
+    but its own is computed as a prompt of one.
     """
     shapes = [replace(s, precision=Precision()) for s in grid.settings]
     shape = {s: i for i, s in enumerate(dict.fromkeys(shapes))}
     keys = [np.array([shape[s] for s in shapes])[grid.setting[chunk]]]
+    if grid.phase == "decode":
+        keys.append(grid.context[chunk] == 1)
     if limits[0].fidelity.calibrates:
         keys += [grid.device[chunk], grid.batch[chunk] == 1, grid.prompt[chunk] == 1]
     if limits[0].fidelity.calibrates or grid.techniques:

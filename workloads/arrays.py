@@ -30,6 +30,15 @@ def minimum(a: Any, b: Any) -> Any:
     return np.minimum(a, b)
 
 
+def rounded(size: Any) -> Any:
+    """The nearest whole number, of two the even one; elementwise for arrays."""
+    if isinstance(size, NUMBER):
+        return round(size)
+    import numpy as np
+
+    return np.rint(size)
+
+
 def where(condition: Any, yes: Any, no: Any) -> Any:
     """`yes` where the condition holds, else `no`; elementwise for arrays of conditions."""
     if isinstance(condition, bool):

@@ -199,7 +199,7 @@ def _as_grid(
 
     if rows and not Grid.fits(found):
         raise InputError(
-            "a Parquet file holds no techniques but formats, sparsity and fused projections; "
+            "a Parquet file holds no techniques that do otherwise by size, as drafts and offloading do; "
             "choose --format csv."
         )
     if not (rows or format == "table") or not Grid.fits(found):

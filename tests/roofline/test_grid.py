@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,12 @@ def test_a_grid_of_prompts_with_images(phase: str) -> None:
         Grid.of([*found, Scenario(model, phase, images=1)], DEVICES[:1])
 
 
+def test_a_step_that_sees_only_itself_expands_its_latent_in_a_grid_too() -> None:
+    model = load_model("DeepSeek-V2-Lite").model
+    found = [Scenario(model, "decode", b, 1, n, 1) for b in (1, 7) for n in (1, 2, 900)]
+    assert_is_one_by_one(found, DEVICES[:1] * len(found))
+
+
 def test_contexts_of_a_grid_go_on_behind_the_memory() -> None:
     """The longest prompt and the shortest context may stand at different points: their difference counts."""
     model = load_model("T5-small").model
@@ -296,18 +303,37 @@ def test_rows_are_streamed_and_totals_are_linear(monkeypatch: pytest.MonkeyPatch
 
 
 KV4 = parse("kv4")
+MODELS_OF_ALL_KINDS = [LLAMA, *(load_model(name).model for name in ("Qwen3-30B-A3B", "BERT-base-uncased"))]
+PHASES = ("prefill", "decode", "generate")
+SIZES: dict[str, list[tuple[int, int, int | None, int]]] = {
+    "prefill": [(1, 130, None, 1), (7, 500, None, 1)],
+    "decode": [(1, 10, 1, 1), (3, 10, 500, 1), (64, 10, 5000, 1)],
+    "generate": [(1, 130, None, 40), (7, 3000, None, 1), (64, 1, None, 300)],
+}
 ON_ARRAYS = [one for one in offered() if one.on_arrays]
 
 
 @pytest.mark.parametrize("fidelity", ["datasheet", "calibrated"])
 @pytest.mark.parametrize("technique", ON_ARRAYS, ids=lambda one: one.called())
 def test_techniques_that_apply_to_arrays(technique: Technique, fidelity: str) -> None:
-    sizes, b200 = [(1, 130, 40), (7, 3000, 1), (64, 1, 300)], DEVICES[2]
-    tolerance = ROUNDING if fidelity == "datasheet" else SMOOTH
-    for model in (LLAMA, load_model("Qwen3-30B-A3B").model):
-        for chosen in ((technique,), (technique, KV4))[: 1 if technique.slot == KV4.slot else 2]:
-            found = [Scenario(model, "generate", b, p, None, o, techniques=chosen) for b, p, o in sizes]
-            assert_is_one_by_one(found, [b200] * 3, fidelity, tolerance)
+    b200, tolerance = DEVICES[2], ROUNDING if fidelity == "datasheet" else SMOOTH
+    compared = 0
+    for model, phase, chosen in product(MODELS_OF_ALL_KINDS, PHASES, ((technique,), (technique, KV4))):
+        if phase in model.phases or (phase == "generate" and "decode" in model.phases):
+            found = [Scenario(model, phase, *size, techniques=chosen) for size in SIZES[phase]]
+            applies = [one for one in found if not refused(one, b200)]
+            compared += len(applies)
+            if applies:
+                assert_is_one_by_one(applies, [b200] * len(applies), fidelity, tolerance)
+    assert compared > 1
+
+
+def refused(one: Scenario, device: Device) -> bool:
+    try:
+        one.schedule(device)
+    except InputError:
+        return True
+    return False
 
 
 def test_formats_beside_a_technique_stay_names() -> None:

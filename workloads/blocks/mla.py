@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
-from workloads.arrays import minimum
+from workloads.arrays import anywhere, minimum
 from workloads.blocks.base import RMS_NORM, Block, NormShape, Part, Place
 from workloads.dtypes import Size, bytes_per_element
 from workloads.operators import Attention, Compression, GroupedGemm, IndexScores, KvAppend, Rope, TopK
@@ -138,10 +138,9 @@ class MlaBlock(Block):
         queries, keys = place.step.q_len, self._visible(place.step)
         if not isinstance(queries, int):  # a grid of prompts
             return False
-        one = isinstance(keys, int | float)
         if queries == 1:
-            return not one or bool(keys > 1)
-        fewest = keys if one else keys.min()
+            return not anywhere(keys <= 1)  # a grid has these in a group of their own
+        fewest = keys if isinstance(keys, int | float) else keys.min()
         projection = self.kv_latent * (self.nope_dim + self.value_dim)
         wider = 2 * self.kv_latent - self.nope_dim - self.value_dim
         return bool(queries * (projection + fewest * wider) < fewest * projection)

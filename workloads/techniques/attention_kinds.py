@@ -38,6 +38,7 @@ class GroupedQuery(Technique):
     needs = "a model trained or up-trained with fewer heads (GQA: 5 % of pre-training)"
     quality = "retrained"
     slot = "the kind of attention"
+    on_arrays = True
     example = "Llama-2-7B --hw h100"
 
     kv_heads: int = parameter(8, "key-value heads (GQA: 8; MQA: 1)", low=1, high=1024)
@@ -73,6 +74,7 @@ class LatentAttention(Technique):
     needs = "a model trained with it"
     quality = "retrained"
     slot = "the kind of attention"
+    on_arrays = True
     refused_by = (no_heads,)
 
     latent: int = parameter(512, "elements of the key-value latent (DeepSeek-V2: 512)", low=1, high=65536)
@@ -107,6 +109,7 @@ class LinearAttention(Technique):
     needs = "a model trained with it"
     quality = "retrained"
     slot = "the kind of attention"
+    on_arrays = True
     refused_by = (no_heads,)
 
     function: str = parameter(
@@ -143,6 +146,7 @@ class Linformer(Technique):
     needs = "a model trained with it"
     quality = "retrained"
     slot = "the kind of attention"
+    on_arrays = True
     example = "BERT-base-uncased --hw h100 --prompt 512"
 
     rank: int = parameter(
@@ -195,6 +199,7 @@ class StateSpace(Technique):
     needs = "a model trained with it"
     quality = "retrained"
     slot = "the kind of attention"
+    on_arrays = True
     refused_by = (no_heads,)
 
     mixer: str = parameter("mamba-2", "what takes its place", among=("mamba-2", "rwkv-4"))

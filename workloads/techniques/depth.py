@@ -30,6 +30,7 @@ class EarlyExit(Technique):
     needs = "a confidence measure and a model trained to exit"
     quality = "lossy"
     slot = "which layers run"
+    on_arrays = True
     refused_by = (no_decoding,)
     assumed = ("layers",)
 
@@ -141,6 +142,7 @@ class Universal(Technique):
     needs = "a model trained with it"
     quality = "retrained"
     slot = "which layers run"
+    on_arrays = True
     assumed = ("iterations",)
 
     iterations: float = parameter(

@@ -27,6 +27,7 @@ class LayerSharing(Technique):
     needs = "a model trained with shared layers"
     quality = "retrained"
     slot = "how layers share weights"
+    on_arrays = True
 
     shared: int = parameter(2, "neighbours that share (MobileLLM: 2)", low=1, high=1000)
 
@@ -55,6 +56,7 @@ class CrossLayerAttention(Technique):
     needs = "a model trained with it"
     quality = "retrained"
     slot = "how layers share keys and values"
+    on_arrays = True
     # Other kinds of attention cache something else, with no definition of sharing it.
     also_decides = ("the kind of attention",)
 

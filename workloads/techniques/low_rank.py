@@ -25,6 +25,7 @@ class LowRank(Technique):
     needs = "a decomposition with calibration data"
     quality = "lossy"
     slot = "the rank of projections"
+    on_arrays = True
 
     ratio: float = parameter(
         0.8, "parameters that stay of each projection (ASVD: 0.7 to 0.9)", low=0.01, high=1

@@ -26,6 +26,7 @@ class Distillation(Technique):
     needs = "a trained student"
     quality = "retrained"
     slot = "which model answers"
+    on_arrays = True
 
     student: str = parameter(
         "half", "the model that answers; half: the same with half its layers (DistilBERT)"
@@ -52,6 +53,7 @@ class DeepAndThin(Technique):
     needs = "a model trained in this shape"
     quality = "retrained"
     slot = "the width of layers"
+    on_arrays = True
     also_decides = ("how many layers there are",)
 
     depth: float = parameter(2.5, "layers over those of the model (MobileLLM: 30 for 12)", low=0.1, high=10)
@@ -112,6 +114,7 @@ class MixtureOfExperts(Technique):
     needs = "a model trained with experts"
     quality = "retrained"
     slot = "the kind of feed-forward block"
+    on_arrays = True
 
     experts: int = parameter(8, "experts (Mixtral: 8)", low=1, high=4096)
     top_k: int = parameter(2, "experts of a token (Mixtral: 2; Switch: 1)", low=1, high=4096)

@@ -23,6 +23,7 @@ class LayerPruning(Technique):
     needs = "a measure of what a layer changes; optionally short fine-tuning"
     quality = "lossy"
     slot = "how many layers there are"
+    on_arrays = True
 
     ratio: float = parameter(0.25, "share of layers removed (ShortGPT: 0.25)", low=0, high=0.95)
 
@@ -43,6 +44,7 @@ class StructuredPruning(Technique):
     needs = "pruning and short fine-tuning"
     quality = "retrained"
     slot = "the width of layers"
+    on_arrays = True
 
     ratio: float = parameter(
         0.25, "share of heads and channels removed (LLM-Pruner: 0.2 to 0.5)", low=0, high=0.95
@@ -89,6 +91,7 @@ class ExpertPruning(Technique):
     needs = "a count of how often each expert is chosen"
     quality = "lossy"
     slot = "how many experts there are"
+    on_arrays = True
     example = "Mixtral-8x7B --hw h200"
     refused_by = (no_experts,)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from workloads.arrays import minimum
+from workloads.arrays import maximum, minimum, rounded
 from workloads.blocks import AttentionBlock
 from workloads.dtypes import bytes_per_element
 from workloads.operators import Attention, Changed, Gemm, Residual
@@ -29,6 +29,7 @@ class WindowAttention(Technique):
     needs = "a model trained or fine-tuned with the window"
     quality = "retrained"
     slot = "which positions are attended to"
+    on_arrays = True
     example = "Llama-3.1-8B --hw h100 --prompt 8192"
     applies_with = "the kind of attention"
     refused_by = (no_heads,)
@@ -56,6 +57,7 @@ class BigBird(Technique):
     needs = "a model trained or fine-tuned with it; a block-sparse kernel"
     quality = "retrained"
     slot = "which positions are attended to"
+    on_arrays = True
     applies_with = "the kind of attention"
     refused_by = (no_heads,)
 
@@ -82,6 +84,7 @@ class StreamingLlm(Technique):
     quality = "lossy"
     served = "TensorRT-LLM"
     slot = "which positions are attended to"
+    on_arrays = True
     refused_by = (no_cache,)
 
     sinks: int = parameter(4, "first tokens that stay (the paper: 4)", low=0, high=1024)
@@ -91,7 +94,7 @@ class StreamingLlm(Technique):
         """A window as wide as sinks and window together does the same work."""
         kept = self.sinks + self.window
         seen = schedule.with_change(on(Attention, lambda core: within(core, kept)))
-        return seen.with_main(tokens=min(schedule.main.tokens, kept))
+        return seen.with_main(tokens=minimum(schedule.main.tokens, kept))
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ class MixtureOfAttention(Technique):
     needs = "spans found by profiling the model; a kernel with a span per head"
     quality = "lossy"
     slot = "which positions are attended to"
+    on_arrays = True
     refused_by = (no_cache,)
 
     span: float = parameter(0.5, "mean span of a head over the context (MoA: 0.5)", low=0.001, high=1)
@@ -136,6 +140,7 @@ class HeavyHitters(Technique):
     needs = "an attention kernel that gives its weights"
     quality = "lossy"
     slot = "which positions are attended to"
+    on_arrays = True
     refused_by = (no_decoding, no_cache)
 
     share: float = parameter(0.2, "share of the prompt that is kept (H2O: 0.2)", low=0.001, high=1)
@@ -144,7 +149,7 @@ class HeavyHitters(Technique):
         """A budget from the prompt's length; the prefill sees everything and drops afterwards."""
         if self.share == 1:
             return schedule
-        budget = max(1, round(self.share * schedule.prompt))
+        budget = maximum(1, rounded(self.share * schedule.prompt))
 
         def capped(row: Named) -> list[Named]:
             if not isinstance(row.operator, Attention):
@@ -153,7 +158,7 @@ class HeavyHitters(Technique):
             sums = Residual(1, core.batch * core.heads * core.kv_len, "fp32")
             return [replace(row, operator=core), replace(row, name=f"{row.name}.sums", operator=sums)]
 
-        held = min(schedule.main.tokens, budget)
+        held = minimum(schedule.main.tokens, budget)
         return schedule.with_change(each_row(capped), "decode").with_main(tokens=held)
 
 
@@ -170,6 +175,7 @@ class Quest(Technique):
     needs = "an attention kernel over chosen pages; the whole cache stays in memory"
     quality = "lossy"
     slot = "which positions are attended to"
+    on_arrays = True
     example = "Llama-3.1-8B --hw h100 --prompt 8192"
     refused_by = (no_decoding, no_cache)
 
