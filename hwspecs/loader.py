@@ -37,14 +37,27 @@ def load_device(asked: str | Path) -> Device:
     Raises InputError where no such device exists, or naming the file and key that breaks the schema.
     """
     path = HARDWARE.find(str(asked).removeprefix("NVIDIA "))  # as drivers report names
-    data = read_yaml(path)
-    _refuse_blanks(data, str(path))
+    data = _filled(path)
     if data.get("kind") != "node":
-        device = validated(Device, data, str(path))
-        return with_measured(device) if path.parent == DEVICES.folder else device
+        return _device(path, data)
     node = validated(Node, data, str(path))
     own = path.parent / node.device  # a user's node file may name a device file in the same folder
-    return load_device(own if exists(own, Path.is_file) else node.device).replace(node=node)
+    found = own if exists(own, Path.is_file) else DEVICES.find(node.device)
+    data = _filled(found)
+    if data.get("kind") == "node":
+        raise InputError(f"{path}: device: {node.device} is a node itself; name a device.")
+    return _device(found, data).replace(node=node)
+
+
+def _device(path: Path, data: dict[str, Any]) -> Device:
+    device = validated(Device, data, str(path))
+    return with_measured(device) if path.parent == DEVICES.folder else device
+
+
+def _filled(path: Path) -> dict[str, Any]:
+    data = read_yaml(path)
+    _refuse_blanks(data, str(path))
+    return data
 
 
 def new_device(name: str) -> str:

@@ -59,7 +59,6 @@ class Host(Strict, frozen=True, kw_only=True):
     processor: Text
     processors: Sourced | None = None
     memory_bytes: Sourced | None = None
-    memory_byte_per_s: Sourced | None = None
     storage_bytes: Sourced | None = None  # NVMe
 
 

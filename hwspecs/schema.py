@@ -64,7 +64,6 @@ class Datasheet(Strict, frozen=True, kw_only=True):
     register_bytes_per_processor: Sourced | None = None
     links: dict[LinkName, Link] = {}
     tdp_w: Sourced | None = None
-    idle_w: Sourced | None = None
     price_usd_per_hour: Sourced | None = None
 
 

@@ -110,6 +110,8 @@ def test_a_broken_node_is_an_error_of_its_rule(key: str, value: float, rule: str
         ("topology: switch", "topology: torus", "within.shape"),
         ("topology: switch", "topology: torus\n  shape: [2, 3]", r"\[2, 3\] holds 6 devices, not 8"),
         ("device: h100_sxm", "device: H101", "no device named 'H101'"),
+        ("device: h100_sxm", "device: dgx_a100", "no device named 'dgx_a100'"),
+        ("device: h100_sxm", "device: node.yaml", r"device: node\.yaml is a node itself; name a device"),
     ],
 )
 def test_a_wrong_node_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
