@@ -26,7 +26,7 @@ from profiler.parts import (
 )
 from profiler.parts.base import Family
 from specfiles.errors import InputError
-from workloads.blocks import Mamba2Block, SharedAttentionBlock
+from workloads.blocks import LightningBlock, Mamba2Block, MlaBlock, SharedAttentionBlock
 from workloads.layer import Layer
 from workloads.model import Model
 
@@ -111,6 +111,7 @@ FAMILIES = {
     "minimax": hybrids.MINIMAX,
     "nemotron_h": hybrids.NEMOTRON_H,
     "kimi_linear": hybrids.KIMI,
+    "bailing_hybrid": hybrids.LING,
     "olmo_hybrid": hybrids.OLMO_HYBRID,
     "qwen3_next": hybrids.QWEN3_NEXT,
     "qwen3_5_text": hybrids.QWEN3_5,
@@ -175,9 +176,22 @@ def check_eager(model: Model, flags: Mapping[str, bool]) -> None:
             raise InputError(f"{model.name} {why}; leave {flag} out, its family is profiled without.")
 
 
+def _before_ling_3(layer: Layer) -> bool:
+    """Lightning attention, or latent attention as transformers' code of the family has not."""
+    return any(
+        isinstance(block, LightningBlock)
+        or (isinstance(block, MlaBlock) and (bool(block.q_latent) or not block.gate_by_head))
+        for block in layer.blocks
+    )
+
+
+# Families of which transformers' code is that of some models only, by a predicate on layers of the others.
+UNCODED = {"bailing_hybrid": _before_ling_3}
+
+
 def family(model: Model) -> Family:
-    """The parts of a model's family; InputError lists the known ones."""
-    if model.family not in FAMILIES:
+    """The parts of a model's family; InputError says why a model has none."""
+    if model.family not in FAMILIES or _is_uncoded(model):
         raise InputError(_without_parts(model))
     if model.family in OTHERS:
         differs, other = OTHERS[model.family]
@@ -186,12 +200,18 @@ def family(model: Model) -> Family:
     return FAMILIES[model.family]
 
 
+def _is_uncoded(model: Model) -> bool:
+    return model.family in UNCODED and any(map(UNCODED[model.family], model.layers))
+
+
 def _without_parts(model: Model) -> str:
     """Why a model is not profiled under ranges."""
     from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
     known = model.family in MODEL_MAPPING_NAMES
     why = "whose modules have no ranges" if known else "of which transformers has no code"
+    if _is_uncoded(model):
+        why = "of which transformers' code has no such layers"
     return (
         f"{model.name} is of family {model.family!r}, {why}: it is only predicted; "
         "a module of yours is profiled as MODULE:FUNCTION, each operation by itself."

@@ -205,34 +205,38 @@ _THROUGH = {
     "g_b_proj": "output_gate_out",
 }
 _KDA_RULES = ("chunk_kimi_delta_attention", "recurrent_kimi_delta_attention", "update_recurrent_state")
-KIMI = replace(
-    LATENT,
-    kinds={
-        "self_attn.forget_gate": Inside(
-            {
-                **_without_attention(LATENT),
-                "input_layernorm": f"{_DELTA}_norm",
-                **named(
-                    "self_attn",
-                    _DELTA,
-                    *QKV,
-                    "b_proj",
-                    **_THROUGH,
-                    o_norm="norm + gate_mul",
-                    o_proj="out_proj",
-                ),
-            },
-            (Gap("self_attn", RESIDUALS[0].before, f"{_DELTA}_residual"), *LATENT.gaps[1:]),
-        )
-    },
-    functions=scoped(_DELTA, {**CONVOLUTION, **dict.fromkeys(_KDA_RULES, "rule")}),
-    behind={
-        **LATENT.behind,
-        f"{_DELTA}.v_proj": HEADS,  # joined with queries and keys for one convolution
-        f"{_DELTA}.decay_out": f"{_DELTA}.rule",  # the decay and the strength of an update
-        f"{_DELTA}.b_proj": f"{_DELTA}.rule",
-    },
-    packages={f"{_DELTA}.conv1d": "causal_conv1d", f"{_DELTA}.rule": "fla"},
+
+
+def _kimi(through: dict[str, str]) -> Family:
+    """Latent attention, and delta layers whose decay and gate go `through` these modules."""
+    delta = {
+        **_without_attention(LATENT),
+        "input_layernorm": f"{_DELTA}_norm",
+        **named("self_attn", _DELTA, *QKV, "b_proj", **through, o_norm="norm + gate_mul", o_proj="out_proj"),
+    }
+    residual = Gap("self_attn", RESIDUALS[0].before, f"{_DELTA}_residual")
+    decay = through.get("forget_gate.f_b_proj", "decay")
+    return replace(
+        LATENT,
+        kinds={"self_attn.forget_gate": Inside(delta, (residual, *LATENT.gaps[1:]))},
+        functions=scoped(_DELTA, {**CONVOLUTION, **dict.fromkeys(_KDA_RULES, "rule")}),
+        behind={
+            **LATENT.behind,
+            f"{_DELTA}.v_proj": HEADS,  # joined with queries and keys for one convolution
+            f"{_DELTA}.{decay}": f"{_DELTA}.rule",  # the decay and the strength of an update
+            f"{_DELTA}.b_proj": f"{_DELTA}.rule",
+        },
+        packages={f"{_DELTA}.conv1d": "causal_conv1d", f"{_DELTA}.rule": "fla"},
+    )
+
+
+KIMI = _kimi(_THROUGH)
+# Ling 3: the same with matrices of full rank, and a gate behind latent attention.
+_LING = _kimi({"forget_gate.f_proj": "decay", "g_proj": "output_gate"})
+LING = replace(
+    _LING,
+    modules={**_LING.modules, "self_attn.g_proj": "layers.attention.output_gate"},
+    gaps=(*_LING.gaps, Gap("self_attn.g_proj", "self_attn.o_proj", "layers.attention.gate_mul")),
 )
 
 # OLMo Hybrid: delta nets behind norms of their input, and OLMo 2's layers of attention.

@@ -306,6 +306,14 @@ FIELDS: dict[str, dict[str, Any]] = {
     "qwen3_next": {**LLAMA, **DELTA, **EXPERTS, "shared_expert_intermediate_size": 32},
     "qwen3_5_text": {**LLAMA, **DELTA},
     "qwen3_5_moe_text": {**LLAMA, **DELTA, **EXPERTS, "shared_expert_intermediate_size": 32},
+    "bailing_hybrid": {
+        **LLAMA,
+        **EXPERTS,
+        **{name: size for name, size in LATENT.items() if not name.startswith(("q_", "n_routed"))},
+        "head_dim": 8,
+        "layer_group_size": 3,
+        "n_shared_experts": 1,
+    },
     "olmo_hybrid": {
         **LLAMA,
         **{name: size for name, size in DELTA.items() if name.startswith("linear")},

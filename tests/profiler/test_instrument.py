@@ -496,3 +496,13 @@ def test_capped_scores_are_computed_apart_and_counted_so(subject: Callable[..., 
 def test_other_models_keep_fused_attention(subject: Callable[..., Subject]) -> None:
     assert subject("llama").attention == "sdpa"
     assert subject("gemma3_text").attention == "sdpa"
+
+
+@pytest.mark.parametrize("changes", [{"linear_silu": True}, {"q_lora_rank": 16}])
+def test_earlier_versions_of_ling_are_refused(changes: dict[str, Any], tiny: Callable[..., Loaded]) -> None:
+    """transformers would build its third version from their configs."""
+    assert family(tiny("bailing_hybrid").model) is FAMILIES["bailing_hybrid"]
+    with pytest.raises(
+        InputError, match="of which transformers' code has no such layers: it is only predicted"
+    ):
+        family(tiny("bailing_hybrid", **changes).model)
