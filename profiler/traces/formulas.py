@@ -154,24 +154,38 @@ def looked_up(call: Recorded, at: Sequence[int]) -> Operator | None:
 
 def streamed(call: Recorded, at: Sequence[int]) -> Operator | None:
     """All tensor arguments, outputs included, each moved once."""
+    return updated(call, ())
+
+
+def updated(call: Recorded, at: Sequence[int]) -> Operator | None:
+    """All tensor arguments read, and those at `at` written in their place."""
     tensors = call.all_tensors()
     if not tensors:
         return None
     largest = max(tensors, key=lambda t: t.elements)
-    return streamed_work(sum(t.bytes for t in tensors), 0.0, largest.elements, largest.dtype)
+    written = sum(t.bytes for t in call.tensors(at))
+    return streamed_work(sum(t.bytes for t in tensors), written, largest.elements, largest.dtype)
 
 
-def mapped(call: Recorded, at: Sequence[int]) -> Operator | None:
-    """Element by element: all tensor inputs read, a result of their common shape written in the widest."""
+def mapped(call: Recorded, at: Sequence[int], width: float = 0.0) -> Operator | None:
+    """Element by element: all tensor inputs read, a result of their common shape written.
+
+    `width` is that of an element in bytes, by default the widest of the inputs'.
+    """
     tensors = call.tensors(at) if at else call.all_tensors()
     if not tensors:
         return None
     elements = _broadcast([t.dims for t in tensors])
     if elements is None:
         return None
-    width = max(t.bytes / max(t.elements, 1) for t in tensors)
+    width = width or max(t.bytes / max(t.elements, 1) for t in tensors)
     dtype = max(tensors, key=lambda t: t.elements).dtype
     return streamed_work(sum(t.bytes for t in tensors), elements * width, elements, dtype)
+
+
+def tested(call: Recorded, at: Sequence[int]) -> Operator | None:
+    """Element by element, with a flag as result."""
+    return mapped(call, at, ELEMENT_BYTES["bool"])
 
 
 def reduced(call: Recorded, at: Sequence[int]) -> Operator | None:
@@ -208,7 +222,7 @@ def nothing(call: Recorded, at: Sequence[int]) -> Operator | None:
 
 _EVERY = (
     product, linear, packed, heads_first, heads_last, cached, paged, experts, rotated, appended,
-    looked_up, streamed, mapped, reduced, copied, filled, joined, nothing,
+    looked_up, streamed, updated, mapped, tested, reduced, copied, filled, joined, nothing,
 )  # fmt: skip
 FORMULAS: Mapping[str, Formula] = {formula.__name__: formula for formula in _EVERY}
 

@@ -225,6 +225,25 @@ def test_attention_is_causal_where_that_argument_says_so(name: str) -> None:
         assert found.causal == causal
 
 
+@pytest.mark.parametrize(("name", "moved"), [("_C::rms_norm", 2), ("_C::fused_add_rms_norm", 4)])
+def test_a_sum_fused_with_a_norm_writes_both_in_place(name: str, moved: int) -> None:
+    """vLLM's norm has its result and its input as arguments; with the sum, its input and the residual."""
+    rule = operator_rule(name)
+    assert rule is not None
+    found = recorded_work(rule, json.dumps({"dims": [[64, 16], [64, 16], [16]], "types": [BF16] * 3}))
+    assert found is not None
+    assert found.work().bytes == 2 * (moved * 64 * 16 + 16)
+
+
+@pytest.mark.parametrize(("name", "width"), [("mul", 2), ("gt", 1), ("gt_", 2), ("logical_not", 1)])
+def test_comparisons_write_flags_where_they_do_not_write_in_place(name: str, width: int) -> None:
+    rule = operator_rule(f"aten::{name}")
+    assert rule is not None
+    found = recorded_work(rule, json.dumps({"dims": [[64, 16], [16]], "types": [BF16, BF16]}))
+    assert found is not None
+    assert found.work().bytes == 2 * (64 * 16 + 16) + width * 64 * 16
+
+
 def test_what_looks_the_same_is_the_same_operator(made: Any, write: Write) -> None:
     names = ["rms_norm_kernel", "my_gemm_a", "silu_and_mul", "my_gemm_b", "fill"]
     for cycle in range(3):
