@@ -224,6 +224,7 @@ def test_any_family_with_anything_in_any_field(family: str, data: st.DataObject)
             "expected 1 in each layer that picks blocks",
         ),
         ("longcat_flash", {"zero_expert_type": "copy"}, "'zero_expert_type' is 'copy'; expected identity"),
+        ("inkling_text", {"use_sconv": False}, "'use_sconv' is False; expected true"),
         ("laguna", {"gating": "none"}, "'gating' is 'none'; expected true"),
         ("step3p5", {"moe_layers_enum": "a,b"}, "'moe_layers_enum' is 'a,b'; expected numbers"),
         (

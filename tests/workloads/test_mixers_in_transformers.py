@@ -169,6 +169,17 @@ CASES += [
     ("olmo_hybrid", {**OLMO, "linear_num_key_heads": 3, "linear_value_head_dim": 11, "attention_bias": True}),
     ("olmo_hybrid", {**OLMO, "num_hidden_layers": 2, "tie_word_embeddings": True}),
 ]
+INKLING = {
+    **{**BASE, **ATTENTION, **EXPERTS, "n_routed_experts": 7, "head_dim": 14, "d_rel": 5, "rel_extent": 64},
+    **{"swa_num_attention_heads": 4, "swa_num_key_value_heads": 2, "swa_head_dim": 10},
+    **{"num_hidden_layers": 7, "sliding_window_size": 64, "pad_token_id": 0},
+}
+CASES += [
+    ("inkling_text", INKLING),
+    ("inkling_text", {**INKLING, "mlp_layer_types": ["dense"] * 3 + ["sparse"] * 4, "n_shared_experts": 1}),
+    ("inkling_text", {**INKLING, "local_layer_ids": [1, 2], "conv_kernel_size": 3}),
+    ("inkling_text", {**INKLING, "dense_intermediate_size": 81, "dense_mlp_idx": 1}),
+]
 CACHE = {**dict.fromkeys(("mamba", "falcon_mamba", "mamba2"), "cache_params"), "rwkv": "state"}
 STATES = {"selective_scan": ("channels", "state"), "ssd": ("heads", "head_dim", "state")}
 
@@ -319,6 +330,6 @@ def test_no_family_is_compared_nowhere() -> None:
     from workloads.families import FAMILIES
 
     absent = {"llada", "sedd", "linear_attention", "linformer", "nemotron-nas", "mobilellm"}
-    absent |= VLLM_ALONE | {"rwkv5", "rwkv6", "rwkv7", "minimax_text_01", "minimax_m1"}
+    absent |= VLLM_ALONE | {"inkling_model", "rwkv5", "rwkv6", "rwkv7", "minimax_text_01", "minimax_m1"}
     here = {family for family, _ in CASES}
     assert {*DECODERS, *here, *COMPARED, *COMPRESSED, QWEN4} | absent == set(FAMILIES)

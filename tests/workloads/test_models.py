@@ -133,6 +133,8 @@ def test_every_family_has_a_shipped_model_or_is_compared_at_small_sizes() -> Non
         "camembert",
         "data2vec-text",
         "dots3_note_text",
+        "inkling_text",
+        "inkling_model",
         "muse_glimmer_text",
         "muse_spark_text",
     }

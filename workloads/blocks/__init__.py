@@ -47,6 +47,11 @@ if TYPE_CHECKING:
     from workloads.blocks.hyper import StreamMean as StreamMean
     from workloads.blocks.hyper import Streams as Streams
     from workloads.blocks.hyper import StreamSum as StreamSum
+    from workloads.blocks.inkling import DistanceAttentionBlock as DistanceAttentionBlock
+    from workloads.blocks.inkling import MlpConvBlock as MlpConvBlock
+    from workloads.blocks.inkling import ResultConvBlock as ResultConvBlock
+    from workloads.blocks.inkling import ScaledMlpBlock as ScaledMlpBlock
+    from workloads.blocks.inkling import ScaledMoeBlock as ScaledMoeBlock
     from workloads.blocks.kda import KdaBlock as KdaBlock
     from workloads.blocks.kernel import KernelAttentionBlock as KernelAttentionBlock
     from workloads.blocks.lightning import LightningBlock as LightningBlock

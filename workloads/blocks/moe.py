@@ -32,7 +32,7 @@ class MoeBlock(Block):
     router_bias: bool = False
     shared: MlpBlock | None = None  # what every token goes through too
     latent: int = 0  # width that routed experts work in, between two matrices (Nemotron 3); 0: the stream's
-    shared_gate: bool = False  # whose result is scaled by a sigmoid of one more projection
+    shared_gates: int = 0  # columns of one more projection, which scale its result or those of its parts
     latent_norm: bool = False  # of what they return, before the second of these matrices (Kimi K3)
     latent_in_norm: bool = False  # of what they read, behind the first (Muse Spark)
     expert_norm: bool = False  # of each expert's result, with one scale for all (Muse Spark)
@@ -74,8 +74,9 @@ class MoeBlock(Block):
         if self.shared is not None:
             for name, key, operator in self.shared.parts(place):
                 yield f"shared_{name}", key, operator
-            if self.shared_gate:
-                yield "shared_gate", None, _unquantised(place, 1, bias=False)
+            if self.shared_gates:
+                gates = _unquantised(place, self.shared_gates, bias=False)
+                yield "shared_gate", self.shared_gates, gates
             added = Residual(place.tokens, place.hidden, p.wide, place.fused)
             yield "shared_sum", None, added
 

@@ -102,7 +102,7 @@ def qwen(config: Config, layers: int) -> list[Block]:
         default=default[0],
         top_k=default[1],
         shared=MlpBlock(shared, act) if shared else None,
-        shared_gate=shared > 0 and config.kind == "qwen2_moe",
+        shared_gates=int(shared > 0 and config.kind == "qwen2_moe"),
     )
     default_sparse = [i not in dense and (i + 1) % step == 0 for i in range(layers)]
     is_sparse = sparse_layers(config, layers) or default_sparse  # stated by Mellum
@@ -208,7 +208,7 @@ def routed(
     default: int | None = 8,
     top_k: int = 2,
     shared: MlpBlock | None = None,
-    shared_gate: bool = False,
+    shared_gates: int = 0,
     router_bias: bool = False,
 ) -> blocks.MoeBlock:
     """Gated experts, as many as the first of `names` says, by default as wide as `intermediate_size` says."""
@@ -217,7 +217,7 @@ def routed(
     act = activation(config, "hidden_act", default="silu")
     wide = width or config.size("intermediate_size")
     return blocks.MoeBlock(
-        count, chosen, wide, act, router_bias=router_bias, shared=shared, shared_gate=shared_gate
+        count, chosen, wide, act, router_bias=router_bias, shared=shared, shared_gates=shared_gates
     )
 
 

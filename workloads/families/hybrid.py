@@ -186,7 +186,7 @@ def qwen_experts(config: Config) -> MoeBlock:
         default=512,
         top_k=10,
         shared=MlpBlock(config.size("shared_expert_intermediate_size", default=512), act),
-        shared_gate=True,
+        shared_gates=1,
     )
 
 
