@@ -14,6 +14,7 @@ from math import ceil
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from profiler.environment import shares_steps
 from profiler.forward import greedy
 from profiler.instrument import instrumented
 from profiler.recorders import clock
@@ -44,9 +45,7 @@ def affordable(subject: Subject, run: Callable[[Any], Any], repeats: int) -> Tur
 
     Fewer layers first, from one in `repeats` on; then, with one layer of each kind, fewer range names.
     """
-    import torch
-
-    if not subject.device.startswith("cuda") or torch.distributed.is_initialized():
+    if not subject.device.startswith("cuda") or shares_steps():
         return None  # processes that share a model must run equally many steps
     counts = _ranges(subject, run)
     plain_s, added_s = _cost(subject, run)

@@ -145,6 +145,13 @@ def last_level_cache_bytes(device: str) -> int:
     return max([size for size in sizes if size], default=32_000_000)
 
 
+def shares_steps() -> bool:
+    """Whether several processes run each step together; builds of torch without them lack the question."""
+    from torch import distributed
+
+    return bool(distributed.is_available() and distributed.is_initialized())
+
+
 def answers(device: str) -> bool:
     """Whether a device still computes: a faulting kernel destroys a GPU's context."""
     if device == "cpu":

@@ -49,12 +49,28 @@ def nvlinks(device: str) -> int:
     return up
 
 
+def _temperature(nvml: Any, handle: Any) -> Any:
+    """Degrees Celsius; older drivers lack the second function, CUDA 14 is to lack the first."""
+    try:
+        return nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)
+    except (nvml.NVMLError, AttributeError):
+        return nvml.nvmlDeviceGetTemperatureV(handle, nvml.NVML_TEMPERATURE_GPU)
+
+
+def _throttle(nvml: Any, handle: Any) -> Any:
+    """The bits of `roofline.throttle`, by the function of either name, as in `_temperature`."""
+    try:
+        return nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)
+    except (nvml.NVMLError, AttributeError):
+        return nvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
+
+
 READERS: dict[str, Callable[[Any, Any], float]] = {  # by column of the table `power`
     "power_w": lambda nvml, handle: nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
     "sm_clock_hz": lambda nvml, handle: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM) * 1e6,
     "memory_clock_hz": lambda nvml, handle: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM) * 1e6,
-    "temperature_c": lambda nvml, handle: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
-    "throttle": lambda nvml, handle: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
+    "temperature_c": _temperature,
+    "throttle": _throttle,
     "energy_j": lambda nvml, handle: nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000,
     "memory_used_bytes": lambda nvml, handle: nvml.nvmlDeviceGetMemoryInfo(handle).used,
 }

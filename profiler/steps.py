@@ -10,6 +10,7 @@ from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from profiler.environment import shares_steps
 from profiler.forward import Point, greedy
 from profiler.instrument import instrumented
 from profiler.recorders import InTurn, clock
@@ -163,10 +164,8 @@ def steady_laps(device: str) -> Callable[..., Lap]:
     to a tenth longer to launch. So a short CUDA step is timed after equal ones, whose ranges `between`
     discards. Processes that share a model must run equally many steps, so there each step is the first.
     """
-    import torch
-
     lap = laps(device)
-    once = not device.startswith("cuda") or torch.distributed.is_initialized()
+    once = not device.startswith("cuda") or shares_steps()
 
     def steady_lap(work: Callable[[], Any], between: Callable[[], object]) -> Lap:
         timed = lap(work)

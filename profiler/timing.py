@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from profiler.capturing import capturing
+from profiler.environment import shares_steps
 from profiler.interrupts import raise_swallowed
 from profiler.repeats import Effort, Sample, sample, warm_up
 
@@ -55,7 +56,7 @@ def host_clock() -> Callable[[], int]:
     """
     import torch
 
-    one = torch.get_num_threads() == 1 and not torch.distributed.is_initialized()
+    one = torch.get_num_threads() == 1 and not shares_steps()
     return time.thread_time_ns if one else time.perf_counter_ns
 
 

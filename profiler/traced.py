@@ -7,6 +7,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from profiler.environment import shares_steps
 from profiler.forward import greedy
 from profiler.instrument import instrumented
 from profiler.kernel_times import as_table, by_range, device_events, without_records
@@ -58,9 +59,7 @@ def _shortest(device: str, run: Callable[[], Any]) -> Any:
 
     Of processes that run steps together each traces one: how many are enough differs between them.
     """
-    import torch
-
-    most = 1 if torch.distributed.is_initialized() else MOST_STEPS
+    most = 1 if shares_steps() else MOST_STEPS
     steps: list[tuple[float, Any]] = []
     while len(steps) < most and sum(length for length, _ in steps) < ENOUGH_S:
         found = _profiled(device, run)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-SUCCESS, INVALID_ARGUMENT, NOT_SUPPORTED, LOST = 0, 2, 3, 15  # nvmlReturn_t
+SUCCESS, INVALID_ARGUMENT, NOT_SUPPORTED, NOT_FOUND, LOST = 0, 2, 3, 13, 15  # nvmlReturn_t
 UUID = "0a1b"
 
 
@@ -21,6 +21,7 @@ class Driver:
         default_factory=lambda: {
             "nvmlDeviceGetPowerUsage": 350_000,  # mW
             "nvmlDeviceGetCurrentClocksThrottleReasons": 0x4,
+            "nvmlDeviceGetCurrentClocksEventReasons": 0x4,
         }
     )
     codes: dict[str, int | Callable[[], int]] = field(default_factory=dict)
@@ -49,6 +50,8 @@ class Driver:
             args[-1]._obj.value = {1: 1980, 2: 2619}[args[1] if isinstance(args[1], int) else args[1].value]
         elif name == "nvmlDeviceGetTemperature":
             args[-1]._obj.value = 61
+        elif name == "nvmlDeviceGetTemperatureV":
+            args[-1]._obj.temperature = 61
         elif name == "nvmlDeviceGetHandleByUUID":
             return SUCCESS if args[0].value == f"{self.kind}-{UUID}".encode() else INVALID_ARGUMENT
         elif name in self.values:

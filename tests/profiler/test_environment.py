@@ -17,10 +17,10 @@ import pytest
 from profiler import environment, power
 from profiler.allocator import keep_freed_memory
 from profiler.environment import command_line, device_name, last_level_cache_bytes, pick_device
-from profiler.power import PowerMonitor, throttling
+from profiler.power import READERS, PowerMonitor, nvml_handle, throttling
 from roofline.run_tables import TABLES
 from specfiles.errors import InputError
-from tests.profiler.nvml import LOST, NOT_SUPPORTED, Driver, install
+from tests.profiler.nvml import LOST, NOT_FOUND, NOT_SUPPORTED, Driver, install
 
 torch = pytest.importorskip("torch")
 
@@ -205,6 +205,33 @@ def test_what_a_virtual_gpu_does_not_tell_costs_no_other_fact(monkeypatch: pytes
     assert (facts["sm_clock_hz"], facts["memory_clock_hz"]) == (1.98e9, 2.619e9)
     assert "driver" in facts
     assert not {"nvml", "power_limit_w"} & set(facts)
+
+
+@pytest.mark.parametrize(
+    "lacking",
+    [
+        (),
+        ("nvmlDeviceGetTemperatureV", "nvmlDeviceGetCurrentClocksEventReasons"),  # older drivers
+        ("nvmlDeviceGetTemperature", "nvmlDeviceGetCurrentClocksThrottleReasons"),  # CUDA 14 (nvml.h)
+    ],
+)
+def test_functions_of_nvml_that_were_renamed(
+    lacking: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(Driver(codes=dict.fromkeys(lacking, NOT_FOUND)), monkeypatch)
+    import pynvml
+
+    handle = nvml_handle("cuda:0")
+    assert [READERS[name](pynvml, handle) for name in ("temperature_c", "throttle")] == [61, 0x4]
+
+
+def test_a_torch_without_distributed_runs_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such builds have the module, and of its functions this one."""
+    import torch
+
+    monkeypatch.setattr(torch.distributed, "is_available", lambda: False)
+    monkeypatch.delattr(torch.distributed, "is_initialized")
+    assert not environment.shares_steps()
 
 
 @pytest.mark.parametrize("module", [None, SimpleNamespace(nvmlInit=_no_driver)], ids=["absent", "no driver"])
