@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.kernels import TORCH_DTYPES
 from specfiles.errors import InputError, reason
-from workloads.blocks import AttentionBlock, CompressedAttentionBlock, Head, MoeBlock
+from workloads.blocks import AttentionBlock, CompressedAttentionBlock, Head, MlaBlock, MoeBlock
 from workloads.catalogue import Loaded
 from workloads.dtypes import bytes_per_element
 from workloads.families import decoder_fields
@@ -151,8 +151,9 @@ def why_separate(model: Model) -> str:
     if model.family in OWN_ATTENTION:
         return "attends by code of its own in transformers"
     blocks = [block for layer in model.layers for block in layer.blocks]
-    capped = any(isinstance(b, AttentionBlock) and (b.softcap or b.sinks) for b in blocks)
-    if capped or any(isinstance(b, CompressedAttentionBlock) for b in blocks):
+    capped = any(isinstance(b, AttentionBlock) and b.softcap for b in blocks)
+    sinks = any(isinstance(b, AttentionBlock | MlaBlock) and b.sinks for b in blocks)
+    if capped or sinks or any(isinstance(b, CompressedAttentionBlock) for b in blocks):
         return "caps its scores or has sinks, which no fused attention of PyTorch computes"
     return ""
 

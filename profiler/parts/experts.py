@@ -226,3 +226,42 @@ INDEXED = replace(  # attention to what an indexer picks, which multiplies, appe
     rotations={"self_attn.indexer": f"{_INDEX}_rope"},
     behind={**LATENT.behind, f"{_INDEX}_rope": HEADS, f"{_INDEX}_append": _PICK, _PICK: HEADS},
 )
+
+
+def _gated_norm(path: str, name: str) -> Inside:
+    """A norm whose result is multiplied by a gate through a narrow rank."""
+    parts = {"fc1": "in", "activation_fn": "act", "fc2": "out"}
+    modules = {
+        f"{path}.norm": name,
+        **{f"{path}.mlp.{part}": f"{name}_gate_{one}" for part, one in parts.items()},
+    }
+    return Inside(modules, (Gap(f"{path}.mlp", path, f"{name}_gate_mul", inside=True),))
+
+
+# A.X K2: such norms before attention and experts; one product makes queries and the gates of attention.
+_ATTENDING = _gated_norm("input_layernorm", "layers.attention_norm")
+_ROUTING = _gated_norm("post_attention_layernorm", "layers.mlp_norm")
+_AXK2 = Inside(
+    {
+        **{path: name for path, name in INDEXED.modules.items() if path != "input_layernorm"},
+        "self_attn.q_gate_proj": "layers.attention.q_b_proj",
+        **_ATTENDING.modules,
+    },
+    (*INDEXED.gaps, *_ATTENDING.gaps),
+)
+_AXK2_ROUTED = {path: name for path, name in _AXK2.modules.items() if path != "post_attention_layernorm"}
+AXK2 = replace(
+    INDEXED,
+    modules=_AXK2.modules,
+    gaps=_AXK2.gaps,
+    kinds={
+        "post_attention_layernorm.norm": Inside(
+            {**_AXK2_ROUTED, **_ROUTING.modules}, (*_AXK2.gaps, *_ROUTING.gaps)
+        )
+    },
+    behind={
+        **INDEXED.behind,
+        **dict.fromkeys(("layers.attention.q_a_norm", "layers.attention.q_b_proj"), HEADS),
+        "layers.attention.core": "layers.attention.gate_mul",
+    },
+)

@@ -1,10 +1,12 @@
-"""Decoders of several residual streams: DeepSeek-V4."""
+"""Decoders of several residual streams: DeepSeek-V4 and HY-V4."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from profiler.parts.base import ATTENTION, HEADS, Family, Gap, Inside, named
-from profiler.parts.dense import NORMS, OUTSIDE
-from profiler.parts.experts import routing
+from profiler.parts.dense import NORMS, OUTSIDE, RESIDUALS
+from profiler.parts.experts import INDEXED, routing
 
 
 def _collapsed(name: str) -> str:
@@ -86,4 +88,13 @@ DEEPSEEK_V4 = Family(
     packages={_completed("entries"): ""},
     rotations={"": ""},
     widens=("create_sliding_window_causal_mask", "model.rotary_emb"),
+)
+
+HY_V4 = replace(  # an indexer in some layers, and gates behind attention
+    INDEXED,
+    modules={**INDEXED.modules, **COLLAPSED, "self_attn.gate_proj": f"{ATTENTION}.output_gate"},
+    gaps=(*SPREAD, *INDEXED.gaps[len(RESIDUALS) :]),
+    outside=STREAMS_OUTSIDE,
+    behind={**INDEXED.behind, f"{ATTENTION}.core": f"{ATTENTION}.gate_mul"},
+    widens=("model.rotary_emb", "model.layers.0"),
 )

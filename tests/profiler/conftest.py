@@ -152,7 +152,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "deepseek_v2": {**LLAMA, **EXPERTS, **LATENT},
     "deepseek_v3": {**LLAMA, **EXPERTS, **LATENT, "q_lora_rank": None},
     "kimi_k2": {**LLAMA, **EXPERTS, **LATENT},
-    **{name: {**LLAMA, **EXPERTS, **LATENT, **INDEX} for name in ("deepseek_v32", "glm_moe_dsa")},
+    **{name: {**LLAMA, **EXPERTS, **LATENT, **INDEX} for name in ("deepseek_v32", "glm_moe_dsa", "hy_v4")},
     **{name: {**LLAMA, "head_dim": 8} for name in (*NARROW, "glm", "glm4")},
     "granitemoe": {**LLAMA, **EXPERTS},
     "granitemoeshared": {**LLAMA, **EXPERTS, "shared_intermediate_size": 32},
@@ -387,6 +387,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "gemma4_text": {**BORROWING, "vocab_size_per_layer_input": 101, "hidden_size_per_layer_input": 12},
     "gemma4_unified_text": {**BORROWING, "num_kv_shared_layers": 0, "attention_k_eq_v": True},
     **{name: {**LLAMA, **EXPERTS, **LATENT} for name in ("mistral4", "youtu", "minicpm3", "axk1")},
+    "axk2": {**LLAMA, **EXPERTS, **LATENT, **INDEX, "gated_norm_rank": 4},
     "granite_swa": {**LLAMA, **SINKS},
     "granitemoe_swa": {**LLAMA, **EXPERTS, **SINKS, "shared_intermediate_size": 32},
     "hyperclovax": {**LLAMA, "use_post_norm": True},
@@ -413,6 +414,16 @@ FIELDS: dict[str, dict[str, Any]] = {
         "mlp_layer_types": ["dense", "sparse", "sparse"],
     },
     "qwen3_vl_text": {**LLAMA, "head_dim": 8},
+    "hunyuan_vl_text": {
+        **LLAMA,
+        "head_dim": 8,
+        "rope_parameters": {**ROPE, "mrope_section": [1, 1, 1, 1]},
+    },
+    "glm_ocr_text": {
+        **LLAMA,
+        "head_dim": 8,
+        "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5, "mrope_section": [1, 1]},
+    },
     "glm4v_text": {
         **LLAMA,
         "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5, "mrope_section": [1, 1]},
