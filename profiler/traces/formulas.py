@@ -110,7 +110,8 @@ def paged(call: Recorded, at: Sequence[int]) -> Operator | None:
         return None
     sequences, heads, width = q.dims
     lengths = (sequences, 1, call.kv_tokens / sequences, heads, k.dims[1], width)
-    return Attention(*lengths, dtype=_matrix(q.dtype), kv_dtype=_matrix(k.dtype))
+    stored = "fp8" if k.type == "unsigned char" else k.dtype  # vLLM keeps a cache in fp8 as bytes
+    return Attention(*lengths, dtype=_matrix(q.dtype), kv_dtype=_matrix(stored))
 
 
 def experts(call: Recorded, at: Sequence[int]) -> Operator | None:

@@ -18,6 +18,7 @@ from profiler.traces.layer_match import Target, match_layer, pair
 from profiler.traces.model_match import Lengths
 from profiler.traces.reading import read_traces
 from profiler.traces.recorded import Recorded, Tensor
+from profiler.traces.steps import StepFacts
 from profiler.traces.summary import show
 from profiler.traces.tables import Trace
 from profiler.traces.work import operator_rule, recorded_work
@@ -27,7 +28,7 @@ from workloads.catalogue import load_model
 from workloads.config import Config
 from workloads.convention import convention
 from workloads.families import build
-from workloads.operators import Attention, Gemm
+from workloads.operators import Attention, Gemm, Operator
 from workloads.phases import Setting, Step, decode, operators
 
 Write = Callable[..., Path]
@@ -225,22 +226,60 @@ def test_attention_is_causal_where_that_argument_says_so(name: str) -> None:
         assert found.causal == causal
 
 
+PARTS = [[4, 32, 7], [4, 32, 7], [4, 32, 7, 128]]  # partial sums of split keys
+PRODUCTS: list[tuple[str, list[list[int]]]] = [
+    ("_C::cutlass_scaled_mm", [[16, 32], [16, 64], [64, 32], [16, 1], [1, 32]]),
+    ("sgl_kernel::fp8_scaled_mm", [[16, 64], [64, 32], [16, 1], [32, 1]]),
+    ("sgl_kernel::fp8_blockwise_scaled_mm", [[16, 64], [64, 32], [16, 1], [1, 1]]),
+]
+
+
+def worked(name: str, dims: list[list[int]], kinds: list[str], *step: StepFacts) -> Operator:
+    """The operator of an engine's call."""
+    rule = operator_rule(name)
+    assert rule is not None
+    found = recorded_work(rule, json.dumps({"dims": dims, "types": kinds}), *step)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(("name", "dims"), PRODUCTS)
+def test_products_of_engines_are_of_their_two_matrices(name: str, dims: list[list[int]]) -> None:
+    assert worked(name, dims, ["c10::Float8_e4m3fn"] * 5).work().matrix_flops == 2 * 16 * 64 * 32
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [("_C::paged_attention_v1", []), ("_C::paged_attention_v2", PARTS), ("_rocm_C::paged_attention", PARTS)],
+)
+@pytest.mark.parametrize(("stored", "kv"), [(BF16, "bf16"), ("unsigned char", "fp8")])
+def test_attention_over_pages_is_of_the_step_s_positions(
+    name: str, parts: list[list[int]], stored: str, kv: str
+) -> None:
+    dims = [[4, 32, 128], *parts, [4, 32, 128], [999, 8, 16, 16, 8], [999, 8, 128, 16]]
+    kinds = [*[BF16] * (len(parts) + 2), stored, stored]
+    found = worked(name, dims, kinds, StepFacts("decode", decode=4, kv=400))
+    assert found == Attention(4, 1, 100, 32, 8, 128, "bf16", kv)
+
+
+def test_fused_experts_multiply_each_token_by_those_chosen() -> None:
+    """Two of eight for each of 64 tokens, which together choose every one."""
+    dims = [[64, 32], [8, 2 * 48, 32], [8, 32, 48], [64, 2], [64, 2]]
+    work = worked("vllm::inplace_fused_experts", dims, [BF16] * 4 + ["int"]).work()
+    assert work.matrix_flops == 64 * 2 * 2 * 3 * 48 * 32
+    assert work.weight_bytes == pytest.approx(8 * 3 * 48 * 32 * 2)
+
+
 @pytest.mark.parametrize(("name", "moved"), [("_C::rms_norm", 2), ("_C::fused_add_rms_norm", 4)])
 def test_a_sum_fused_with_a_norm_writes_both_in_place(name: str, moved: int) -> None:
     """vLLM's norm has its result and its input as arguments; with the sum, its input and the residual."""
-    rule = operator_rule(name)
-    assert rule is not None
-    found = recorded_work(rule, json.dumps({"dims": [[64, 16], [64, 16], [16]], "types": [BF16] * 3}))
-    assert found is not None
+    found = worked(name, [[64, 16], [64, 16], [16]], [BF16] * 3)
     assert found.work().bytes == 2 * (moved * 64 * 16 + 16)
 
 
 @pytest.mark.parametrize(("name", "width"), [("mul", 2), ("gt", 1), ("gt_", 2), ("logical_not", 1)])
 def test_comparisons_write_flags_where_they_do_not_write_in_place(name: str, width: int) -> None:
-    rule = operator_rule(f"aten::{name}")
-    assert rule is not None
-    found = recorded_work(rule, json.dumps({"dims": [[64, 16], [16]], "types": [BF16, BF16]}))
-    assert found is not None
+    found = worked(f"aten::{name}", [[64, 16], [16]], [BF16, BF16])
     assert found.work().bytes == 2 * (64 * 16 + 16) + width * 64 * 16
 
 
