@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -111,20 +112,13 @@ class Config:
                 raise self._wrong(name, entry, "0 or 1 per layer")
         return None if entries is None else list(map(bool, entries))
 
-    def shares(self, name: str, layers: int) -> list[float] | None:
-        """A list with a number in [0, 1) per layer, or None where the field is absent."""
+    def from_zero(self, name: str, layers: int, below: float = math.inf) -> list[float] | None:
+        """A list with a number from 0 and `below` another per layer, or None where the field is absent."""
         entries = self._listed(name, layers)
         for entry in entries or ():
-            if isinstance(entry, bool) or not isinstance(entry, int | float) or not 0 <= entry < 1:
-                raise self._wrong(name, entry, "a number from 0 and below 1 per layer")
-        return entries
-
-    def from_zero(self, name: str, layers: int) -> list[float] | None:
-        """A list with a number from 0 per layer, or None where the field is absent."""
-        entries = self._listed(name, layers)
-        for entry in entries or ():
-            if isinstance(entry, bool) or not isinstance(entry, int | float) or not entry >= 0:
-                raise self._wrong(name, entry, "a number from 0 per layer")
+            if isinstance(entry, bool) or not isinstance(entry, int | float) or not 0 <= entry < below:
+                limit = "" if below == math.inf else f" and below {below:g}"
+                raise self._wrong(name, entry, f"a number from 0{limit} per layer")
         return entries
 
     def nested(self, name: str) -> Config:

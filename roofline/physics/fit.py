@@ -197,14 +197,7 @@ class CrossFit:
         return predicted
 
 
-def held_out_s(cell: Cell, prior: Mapping[str, float] | None = None, folds: int = FOLDS) -> Floats:
-    """Each row's time by constants that were fitted without its shape family."""
-    return _cross_fit(cell, cell.families() % folds, lambda _: prior).predicted_s(cell)
-
-
-def cross_fitted(
-    cells: Sequence[Cell], folds: int = FOLDS, kin: Sequence[tuple[int, ...]] | None = None
-) -> list[CrossFit]:
+def cross_fitted(cells: Sequence[Cell], kin: Sequence[tuple[int, ...]] | None = None) -> list[CrossFit]:
     """Every cell fitted by folds; the prior that cells share did not see the held-out families either.
 
     kin: of each cell, those that its prior is fitted to, itself among them; all where it is not given.
@@ -214,7 +207,7 @@ def cross_fitted(
     """
     kin = kin or [tuple(range(len(cells)))] * len(cells)
     apart = len(set(kin)) > 1
-    fold = _spread(cells, folds) if apart else [each % folds for each in _numbered(cells)]
+    fold = _spread(cells) if apart else [each % FOLDS for each in _numbered(cells)]
     every = np.unique(np.concatenate(fold)).tolist() if apart else None
     found: dict[int, CrossFit] = {}
     for own in dict.fromkeys(kin):
@@ -229,18 +222,18 @@ def of_formats(cells: Sequence[Cell]) -> bool:
     return len({cell.dtype for cell in cells}) > 1
 
 
-def _spread(cells: Sequence[Cell], folds: int) -> list[NDArray[np.intp]]:
+def _spread(cells: Sequence[Cell]) -> list[NDArray[np.intp]]:
     """The fold of each row: families in turn, the most common first, to where they share fewest cells.
 
     So a cell of two families or more is hardly ever in one fold as a whole.
     """
     keys = [cell.family_keys() for cell in cells]
     holders = {key: [i for i, each in enumerate(keys) if key in each] for key in set().union(*keys)}
-    taken = np.zeros((folds, len(cells)))  # by a fold, of each cell's families
+    taken = np.zeros((FOLDS, len(cells)))  # by a fold, of each cell's families
     fold: dict[tuple[Any, ...], int] = {}
     for key in sorted(holders, key=lambda key: (-len(holders[key]), repr(key))):
         own = holders[key]
-        fold[key] = min(range(folds), key=lambda f: (taken[f, own].sum(), taken[f].sum(), f))
+        fold[key] = min(range(FOLDS), key=lambda f: (taken[f, own].sum(), taken[f].sum(), f))
         taken[fold[key], own] += [1 / len(set(keys[i])) for i in own]
     return [np.array([fold[key] for key in each], dtype=np.intp) for each in keys]
 

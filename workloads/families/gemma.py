@@ -30,7 +30,7 @@ def _gemma3n(config: Config) -> Model:
     attention = _attention(config, hidden, 512)
     widths = config.sizes("intermediate_size", count, 16_384)
     act = activation(config, "hidden_activation", default="gelu_tanh")
-    shares = config.shares("activation_sparsity_pattern", count)
+    shares = config.from_zero("activation_sparsity_pattern", count, below=1)
     cut = [share > 0 for share in shares] if shares else [count > 10 and i < 10 for i in range(count)]
     streams = config.size("altup_num_inputs", default=4)
     width = config.size("hidden_size_per_layer_input", default=256)

@@ -27,9 +27,10 @@ from roofline.physics.attention import (
 )
 from roofline.physics.base import SHARED_BYTES_PER_CLOCK, WARP_FLOP_PER_CLOCK, Dtypes, Gpu, total
 from roofline.physics.calibration import cells
-from roofline.physics.fit import held_out_s, mape
+from roofline.physics.fit import mape
 from roofline.physics.prefill import IN_TURN, SYNC, emulated, takes_turns, vector_instructions
 from roofline.physics.prompt_tiles import keys_per_tile, tiling_of
+from tests.roofline.physics.conftest import held_out_s
 from workloads.operators import Attention
 
 GPUS = {name: Gpu.of(load_device(name)) for name in ("a100_sxm", "h100_sxm", "b200_sxm")}

@@ -9,13 +9,14 @@ import pytest
 
 from hwspecs import load_device
 from roofline.physics.base import Dtypes, Gpu, ceil_div, smooth_max, total
-from roofline.physics.fit import AS_WELL, Cell, fit, held_out_s, mape, of_formats
+from roofline.physics.fit import AS_WELL, Cell, fit, mape, of_formats
 from roofline.physics.fit import _middle as middle
 from roofline.physics.fit import _thinned as thinned
 from roofline.physics.gemm import GemmModel
 from roofline.physics.moe import MoeModel
 from roofline.physics.prefill import PrefillModel
 from specfiles.errors import InputError
+from tests.roofline.physics.conftest import held_out_s
 
 BF16 = Dtypes("bfloat16", "bf16", "bf16", "bf16", "bf16")
 

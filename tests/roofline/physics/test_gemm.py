@@ -16,9 +16,10 @@ from hwspecs import load_device
 from roofline.physics.base import Dtypes, Gpu, total
 from roofline.physics.calibration import cells
 from roofline.physics.columns import dtypes_of, of_table
-from roofline.physics.fit import held_out_s, mape
+from roofline.physics.fit import mape
 from roofline.physics.gemm import GemmModel
 from roofline.physics.kernels import Kernels
+from tests.roofline.physics.conftest import held_out_s
 from workloads.operators import Gemm
 
 MODEL = GemmModel()
