@@ -110,8 +110,7 @@ def paged(call: Recorded, at: Sequence[int]) -> Operator | None:
         return None
     sequences, heads, width = q.dims
     lengths = (sequences, 1, call.kv_tokens / sequences, heads, k.dims[1], width)
-    stored = "fp8" if k.type == "unsigned char" else k.dtype  # vLLM keeps a cache in fp8 as bytes
-    return Attention(*lengths, dtype=_matrix(q.dtype), kv_dtype=_matrix(stored))
+    return Attention(*lengths, dtype=_matrix(q.dtype), kv_dtype=_stored(k))
 
 
 def experts(call: Recorded, at: Sequence[int]) -> Operator | None:
@@ -137,11 +136,11 @@ def rotated(call: Recorded, at: Sequence[int]) -> Operator | None:
 
 
 def appended(call: Recorded, at: Sequence[int]) -> Operator | None:
-    """New keys and values [tokens, kv_heads, head_dim]."""
-    key, _ = call.tensors(at)
+    """New keys [tokens, kv_heads, head_dim], and as many values, into a cache."""
+    key, cache = call.tensors(at)
     if len(key.dims) != 3:
         return None
-    return KvAppend(*key.dims, _matrix(key.dtype), _matrix(key.dtype))
+    return KvAppend(*key.dims, _matrix(key.dtype), _stored(cache))
 
 
 def looked_up(call: Recorded, at: Sequence[int]) -> Operator | None:
@@ -256,6 +255,11 @@ def _multiplied(a: Tensor, b: Tensor) -> str:
 
 def _matrix(dtype: str) -> str:
     return dtype if dtype in ELEMENT_BYTES else "fp32"
+
+
+def _stored(cache: Tensor) -> str:
+    """The format of keys and values in a cache; vLLM keeps fp8 as bytes."""
+    return "fp8" if cache.type == "unsigned char" else _matrix(cache.dtype)
 
 
 def _wide(tensor: Tensor) -> str:

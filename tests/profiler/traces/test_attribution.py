@@ -262,6 +262,13 @@ def test_attention_over_pages_is_of_the_step_s_positions(
     assert found == Attention(4, 1, 100, 32, 8, 128, "bf16", kv)
 
 
+@pytest.mark.parametrize(("stored", "width"), [(BF16, 2), ("unsigned char", 1)])
+def test_new_keys_and_values_are_written_in_the_format_of_their_cache(stored: str, width: int) -> None:
+    dims = [[4, 8, 128], [4, 8, 128], [999, 16, 8, 128], [999, 16, 8, 128]]
+    found = worked("_C_cache_ops::reshape_and_cache_flash", dims, [BF16, BF16, stored, stored])
+    assert found.work().bytes == 2 * 4 * 8 * 128 * (2 + width)
+
+
 def test_fused_experts_multiply_each_token_by_those_chosen() -> None:
     """Two of eight for each of 64 tokens, which together choose every one."""
     dims = [[64, 32], [8, 2 * 48, 32], [8, 32, 48], [64, 2], [64, 2]]
