@@ -29,7 +29,8 @@ class Layer:
     # Each block's result is normalised before it is added (Gemma 2), or that of one branch.
     post_norms: bool | str = False
     unscaled_post_norm: str = ""  # the branch whose norm behind it has no scale (Muse Spark)
-    gated_residuals: bool = False  # a sigmoid of a vector weighs the stream and what is added (Muse Spark)
+    # Vectors that scale and shift the stream and what is added: a gate of Muse Spark, four of ZAYA.
+    residual_vectors: int = 0
     stream_norms: bool = False  # the stream is normalised after each addition (BERT)
     parallel: bool = False  # all blocks read the same stream, and their results are added at once (GPT-J)
     shared_norm: bool = False  # parallel blocks share one norm of their input
@@ -76,7 +77,7 @@ class Layer:
             if streams is not None:
                 yield from streams.spread(place, block.branch)
             elif block.adds:
-                yield _added(place, block, gated=self.gated_residuals)
+                yield _added(place, block, self.residual_vectors)
             if self.stream_norms:
                 yield self._norm(place, f"{block.branch}_stream_norm")
 
@@ -137,7 +138,7 @@ def _summed(place: Place, block: Block) -> Iterator[Part]:
         yield f"{block.branch}_allreduce", None, reduce
 
 
-def _added(place: Place, block: Block, gated: bool = False) -> Part:
-    learned = place.hidden if gated else 0
+def _added(place: Place, block: Block, vectors: int = 0) -> Part:
+    learned = vectors * place.hidden
     residual = Residual(place.tokens, place.hidden, place.setting.precision.wide, place.fused, learned)
-    return f"{block.branch}_residual", gated, residual
+    return f"{block.branch}_residual", vectors, residual

@@ -58,7 +58,7 @@ def products(network: Any, **inputs: Any) -> Products:
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = func(*args, **(kwargs or {}))
             count = flop_registry.get(func._overloadpacket)
-            depthwise = func._overloadpacket is torch.ops.aten.convolution and args[8] > 1
+            depthwise = func._overloadpacket is torch.ops.aten.convolution and args[1].shape[1] == 1 < args[8]
             if count is not None and not depthwise:
                 flops = int(count(*args, **(kwargs or {}), out_val=result))
                 tensors = [a for a in args if isinstance(a, torch.Tensor)]

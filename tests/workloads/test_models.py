@@ -134,6 +134,7 @@ def test_every_family_has_a_shipped_model_or_is_compared_at_small_sizes() -> Non
         "data2vec-text",
         "dots3_note_text",
         "inkling_text",
+        "zaya",
         "inkling_model",
         "muse_glimmer_text",
         "muse_spark_text",
@@ -171,6 +172,7 @@ MUSE_SPARK = {  # defaults of transformers' class, models/muse_spark
     **{"num_key_value_heads": 16, "head_dim": 64, "moe_hidden_size": 4096, "moe_intermediate_size": 4096},
     **{"num_local_experts": 256, "num_experts_per_tok": 8},
 }
+ZAYA = {"hidden_size": 2048, "num_hidden_layers": 40, "num_attention_heads": 8, "vocab_size": 262_272}
 DEEPSEEK_MOE = {
     **{"hidden_size": 2048, "intermediate_size": 10944, "num_hidden_layers": 28, "num_attention_heads": 16},
     **{"vocab_size": 102400, "moe_intermediate_size": 1408, "n_routed_experts": 64, "n_shared_experts": 2},
@@ -207,6 +209,8 @@ ERNIE_VL = {  # as its authors write it: text, images
         ("beam", BEAM, "501B", "23B", "all"),
         # meta-models/Muse-Spark-Open-816B-A42B, which counts no embeddings
         ("muse_spark_text", MUSE_SPARK, "820B", "42B", "without embeddings"),
+        # arXiv:2511.17127: 8.3B, of which 760M for a token, both without embeddings
+        ("zaya", ZAYA, "8.8B", "0.75B", "without embeddings"),
         # mistralai/Mistral-Large-4-1T-A52B
         ("mistral_large4_text", LARGE_4, "1T", "52B", "without input embedding"),
         # arXiv:2401.06066, table 2

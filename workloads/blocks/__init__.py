@@ -81,6 +81,9 @@ if TYPE_CHECKING:
     from workloads.blocks.vision import ClassToken as ClassToken
     from workloads.blocks.vision import PatchEmbedding as PatchEmbedding
     from workloads.blocks.vision import PatchMerger as PatchMerger
+    from workloads.blocks.zaya import CarriedMoeBlock as CarriedMoeBlock
+    from workloads.blocks.zaya import ConvolvedAttentionBlock as ConvolvedAttentionBlock
+    from workloads.blocks.zaya import ScaledInput as ScaledInput
 
 NAMES = exported(__name__)
 __getattr__ = names_of(__name__, NAMES)

@@ -261,7 +261,7 @@ def _muse(config: Config) -> Model:
             pair,
             post_norms=True,
             unscaled_post_norm="attention" if spark else "",
-            gated_residuals=spark,
+            residual_vectors=int(spark),
         )
         for pair in zip(attention, wide, strict=True)
     ]

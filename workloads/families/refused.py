@@ -10,7 +10,6 @@ _WHY = {
     "some of its layers attend to images, and run only where there are some": "mllama mllama_text_model",
     "adapters between its layers attend to images or proteins": "idefics evolla",
     "its window counts generated positions, while all of the prompt stays visible": "unlimited_ocr_text",
-    "its convolutions mix heads of attention, and its routers carry a state from layer to layer": "zaya",
     "its convolutions depend on the tokens, and its layers attend to sums of earlier ones": "inkling2_text",
     "its gated linear recurrence has no operator here": "recurrent_gemma",
     "its matrix memories have no operator here": "xlstm",
