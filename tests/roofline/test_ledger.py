@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from hwspecs import load_device
 from roofline import api
 from roofline.ledger import COLUMNS, formulas, ledger, totals
 from roofline.predict import Prediction, predict
 from roofline.scenario import Scenario
+from tests.workloads.techniques.asking import with_links
 from workloads.catalogue import MODELS, load_model
 from workloads.convention import CONVENTIONS
 from workloads.dtypes import Precision
@@ -50,9 +50,7 @@ def test_the_sums_are_the_totals_to_the_byte(phase: str, weights: str, conventio
     ],
 )
 def test_what_passes_links_is_no_traffic_of_the_device(model: str, technique: str) -> None:
-    sheet, link = DEVICE.datasheet, DEVICE.datasheet.links["pcie"]
-    sheet = replace(sheet, links={**sheet.links, "disk": link, "host_memory": link})
-    device = replace(DEVICE, datasheet=sheet)
+    device = with_links(DEVICE, disk=5e9, host_memory=3e11)
     prediction = api.predict(model, device, prompt=500, output=20, techniques=[technique])
     sums = totals(ledger(prediction))
     assert sums["bytes"] == pytest.approx(prediction.total("bytes"), rel=1e-14)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from hwspecs import load_device
+import msgspec
+
+from hwspecs import Device, Sourced, load_device
+from hwspecs.schema import Link
 from roofline.predict import Prediction, predict
 from roofline.scenario import Scenario
 from workloads.catalogue import load_model
@@ -21,8 +24,17 @@ DRAFTING = replace(SCENARIO, model=replace(MODEL, stack=replace(MODEL.stack, dra
 EAGER = replace(SCENARIO, setting=Setting(convention=CONVENTIONS["llm-viewer"]))
 
 
-def predicted(*words: str, scenario: Scenario = SCENARIO) -> Prediction:
-    return predict(replace(scenario, techniques=tuple(map(parse, words))), DEVICE)
+def predicted(*words: str, scenario: Scenario = SCENARIO, device: Device = DEVICE) -> Prediction:
+    return predict(replace(scenario, techniques=tuple(map(parse, words))), device)
+
+
+def with_links(device: Device, **byte_per_s: float) -> Device:
+    """The device with links of these kinds, as its file would state them."""
+    sheet = device.datasheet
+    more = {n: Link(type=n, byte_per_s=Sourced(value=rate, source="pcie")) for n, rate in byte_per_s.items()}
+    return msgspec.structs.replace(
+        device, datasheet=msgspec.structs.replace(sheet, links={**sheet.links, **more})
+    )
 
 
 BASE = predicted()

@@ -156,7 +156,7 @@ def test_a_layer_of_single_blocks_drafts_with_attention_and_experts() -> None:
     """Nemotron 3 Super: `mtp_hybrid_override_pattern` is "*E"."""
     nano = load_model("Nemotron-3-Nano-30B-A3B").model
     asked = Scenario(replace(nano, stack=replace(nano.stack, drafts=1)), prompt=100, output=10)
-    rows = predict(replace(asked, techniques=(parse("mtp"),)), DEVICE).rows
+    rows = predicted("mtp", scenario=asked).rows
     drafted = {row.name for row in rows if row.name.startswith("draft.layers.")}
     assert {name.split(".")[2] for name in drafted} >= {"attention", "moe"}
     assert not any("mamba" in name or "ssm" in name for name in drafted)
@@ -269,6 +269,6 @@ def test_an_encoder_reads_the_shorter_prompt_too(words: str) -> None:
     """What is left of a prompt is all that decode steps see of it."""
     asked = Scenario(load_model("T5-small").model, batch=4, prompt=400, output=16)
     short = predict(replace(asked, prompt=100), DEVICE)
-    found = predict(replace(asked, techniques=(parse(words),)), DEVICE)
+    found = predicted(words, scenario=asked)
     assert found.time_s("decode") == pytest.approx(short.time_s("decode"))
     assert found.memory()["kv_cache_bytes"] == short.memory()["kv_cache_bytes"]

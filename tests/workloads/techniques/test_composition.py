@@ -20,6 +20,7 @@ from workloads.catalogue import load_model
 from workloads.operators import Changed, Gemm
 from workloads.phases import Named
 from workloads.schedule import Schedule
+from workloads.techniques.changes import with_weights
 from workloads.techniques.registry import known, parse
 
 MODELS = ("SmolLM2-135M", "Mamba-2-2.7B", "T5-small", "OLMoE-1B-7B")
@@ -84,6 +85,13 @@ def test_a_technique_that_is_applied_again_makes_equal_operators(name: str) -> N
     except InputError:
         return
     assert changes(one) == changes(other)
+
+
+def test_equal_edits_of_a_matrix_are_equal() -> None:
+    """So that a generation sums a row once that no step changes."""
+    product = Gemm(4, 8, 16)
+    assert with_weights(product, 0.5, 0.25) == with_weights(product, 0.5, 0.25)
+    assert with_weights(product, 0.5) != with_weights(product, 0.25)
 
 
 def test_a_change_of_a_change_knows_what_it_was() -> None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
 import pytest
 
-from hwspecs import Device, Sourced, load_device
-from hwspecs.schema import Link
+from hwspecs import Device, load_device
 from roofline.predict import predict
 from roofline.scenario import Scenario
 from specfiles.errors import InputError
-from tests.workloads.techniques.asking import BASE, MODEL, numbers, predicted
+from tests.workloads.techniques.asking import BASE, MODEL, numbers, predicted, with_links
 from workloads.catalogue import load_model
 from workloads.dtypes import Precision
 from workloads.step import Setting
@@ -113,10 +111,7 @@ DISK_BYTE_PER_S = 4 * 375 * 453.3 * 4096
 
 @pytest.fixture(scope="module")
 def t4() -> Device:
-    card = load_device("t4")
-    disk = Link(type="NVMe", byte_per_s=Sourced(value=DISK_BYTE_PER_S, source="pcie"))
-    sheet = msgspec.structs.replace(card.datasheet, links={**card.datasheet.links, "disk": disk})
-    return msgspec.structs.replace(card, datasheet=sheet)
+    return with_links(load_device("t4"), disk=DISK_BYTE_PER_S)
 
 
 @pytest.mark.parametrize("row_id", POLICIES)

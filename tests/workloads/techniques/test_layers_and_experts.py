@@ -114,17 +114,14 @@ def test_half_the_layers_are_half_of_each_kind(words: str) -> None:
 def test_layers_of_different_kinds_do_not_share_weights() -> None:
     """Neighbours in Jamba differ: one has experts, the other has none. All weights stay."""
     asked = Scenario(JAMBA, batch=1, prompt=100, output=10)
-    both = (
-        replace(asked, techniques=tuple(map(parse, words))) for words in ((), ("layer-sharing:shared=2",))
-    )
-    before, after = (predict(each, DEVICE).memory()["weights_bytes"] for each in both)
-    assert before == after
+    before, after = (predicted(*words, scenario=asked) for words in ((), ("layer-sharing:shared=2",)))
+    assert before.memory()["weights_bytes"] == after.memory()["weights_bytes"]
 
 
 def test_the_layer_of_a_universal_transformer_is_the_usual_one() -> None:
     """DeepSeek-V3 begins with three dense layers; the one that is repeated has experts."""
     asked = Scenario(load_model("DeepSeek-V3").model, batch=1, prompt=100, output=10)
-    found = predict(replace(asked, techniques=(parse("universal-transformer"),)), DEVICE)
+    found = predicted("universal-transformer", scenario=asked)
     assert any(row.name.endswith("experts_down_proj") for row in found.rows)
 
 
@@ -143,8 +140,8 @@ def test_every_matrix_of_layers_is_one_that_techniques_know() -> None:
     for name in ("Mamba-2-2.7B", "Jamba-v0.1", "DeepSeek-V3", "T5-small", "LLaDA-8B"):
         model = load_model(name).model
         asked = Scenario(model, model.usual_phase, batch=1, prompt=100, output=10)
-        both = (replace(asked, techniques=tuple(map(parse, words))) for words in ((), ("w8a16",)))
-        before, after = (predict(each, DEVICE).memory()["weights_bytes"] for each in both)
+        found = (predicted(*words, scenario=asked) for words in ((), ("w8a16",)))
+        before, after = (each.memory()["weights_bytes"] for each in found)
         outside = sum(row.parameters() for row in owners(model) if "layers." not in row.name)
         inside = before - outside * bytes_per_element("bf16")
         assert 0.75 * inside / 2 <= before - after <= inside / 2, name
@@ -169,13 +166,13 @@ def test_an_encoder_reads_no_prefix_alone() -> None:
     """Its positions see all others: what it makes of a prefix depends on what follows."""
     asked = Scenario(load_model("T5-small").model, batch=1, prompt=100, output=10)
     with pytest.raises(InputError, match="depends on all that follows"):
-        predict(replace(asked, techniques=(parse("prefix-caching"),)), DEVICE)
+        predicted("prefix-caching", scenario=asked)
 
 
 def test_further_heads_of_an_encoder_decoder_are_layers_of_the_decoder() -> None:
     asked = Scenario(load_model("T5-small").model, batch=1, prompt=100, output=10)
-    both = (replace(asked, techniques=tuple(map(parse, words))) for words in ((), ("next-k-tokens:k=3",)))
-    before, after = (predict(each, DEVICE).memory()["weights_bytes"] for each in both)
+    both = (predicted(*words, scenario=asked) for words in ((), ("next-k-tokens:k=3",)))
+    before, after = (each.memory()["weights_bytes"] for each in both)
     # T5-small: 8 heads of 64 and 2,048 channels on 512; a decoder layer attends twice and has three norms
     layer = 2 * 4 * 512 * 512 + 2 * 512 * 2048 + 3 * 512
     assert after - before == pytest.approx(2 * 2 * layer, rel=2e-3)  # beside the table of relative positions
@@ -203,7 +200,7 @@ def test_depth_replaces_width_at_equal_parameters() -> None:
     """MobileLLM-125M (arXiv:2402.14905, section 2.2.2): 30 layers of 576 where 12 had been wider."""
     asked = Scenario(load_model("MobileLLM-125M").model, "decode", batch=1, context=500)
     deep = predict(asked, DEVICE)
-    wide = predict(replace(asked, techniques=(parse("deep-and-thin:depth=0.4"),)), DEVICE)
+    wide = predicted("deep-and-thin:depth=0.4", scenario=asked)
 
     def layers(found: Prediction) -> float:
         return sum(r.count * r.work.weight_bytes for r in found.rows if "layers." in r.name)

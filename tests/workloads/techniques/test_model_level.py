@@ -16,8 +16,8 @@ from workloads.catalogue import load_model
 from workloads.config import Config
 from workloads.dtypes import Precision
 from workloads.families import build
+from workloads.phases import owners
 from workloads.step import Setting
-from workloads.techniques.registry import parse
 
 
 def test_a_window_as_long_as_the_context_is_full_attention() -> None:
@@ -52,7 +52,7 @@ def test_sparse_products_have_half_the_flop() -> None:
 )
 def test_what_the_units_or_the_model_cannot_do_is_refused(words: str, device: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        predict(replace(SCENARIO, techniques=(parse(words),)), load_device(device))
+        predicted(words, scenario=SCENARIO, device=load_device(device))
 
 
 def test_one_expert_of_one_is_the_dense_block() -> None:
@@ -201,6 +201,18 @@ def test_rwkv_keeps_a_state_and_its_own_feed_forward_block() -> None:
     assert whole == 2 * 4 * 3000 * 32 * per_layer
     long = predicted("rwkv", scenario=replace(SCENARIO, phase="decode", context=100_000))
     assert found.memory()["kv_cache_bytes"] == long.memory()["kv_cache_bytes"]
+
+
+@pytest.mark.parametrize("k", [2, 4])
+def test_heads_beside_a_shared_layer_have_weights_of_their_own(k: int) -> None:
+    """One layer's weights repeated over the depth, and k - 1 heads of one layer each."""
+    sets: tuple[tuple[str, ...], ...] = (
+        ("universal-transformer",),
+        ("universal-transformer", f"next-k-tokens:k={k}"),
+    )
+    one_layer, with_heads = (predicted(*words).memory()["weights_bytes"] for words in sets)
+    inside = [row for row in owners(MODEL) if row.name.startswith("layers.")]
+    assert with_heads - one_layer == (k - 1) * sum(row.parameters() for row in inside) / len(MODEL.layers) * 2
 
 
 def test_one_layer_again_and_again_is_stored_once() -> None:

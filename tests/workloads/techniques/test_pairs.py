@@ -12,6 +12,7 @@ from roofline.ceilings import ceilings
 from roofline.predict import Prediction, predict
 from roofline.scenario import Scenario
 from specfiles.errors import InputError
+from tests.workloads.techniques.asking import predicted
 from workloads.catalogue import load_model
 from workloads.techniques.registry import known, parse
 
@@ -122,7 +123,7 @@ def test_experts_that_are_touched_already_cost_the_next_positions_nothing(second
 
     def experts(model: str, *words: str) -> float:
         asked = Scenario(load_model(model).model, batch=4, prompt=250, output=16)
-        found = predict(replace(asked, techniques=tuple(map(parse, words))), device)
+        found = predicted(*words, scenario=asked, device=device)
         return float(sum(row.count * row.work.weight_bytes for row in found.rows if "experts" in row.name))
 
     whole = experts("OLMoE-1B-7B")
@@ -137,7 +138,7 @@ def test_a_pair_is_faster_than_the_sum_only_where_a_limit_was_in_the_way() -> No
     device = load_device("rtx4090")
     asked = Scenario(load_model("SmolLM2-135M").model, batch=4, prompt=250, output=16)
     words: tuple[tuple[str, ...], ...] = ((), ("gist-tokens",), ("awq",), ("gist-tokens", "awq"))
-    found = [predict(replace(asked, techniques=tuple(map(parse, each))), device) for each in words]
+    found = [predicted(*each, scenario=asked, device=device) for each in words]
     whole, one, other, left = (each.time_s() for each in found)
     assert whole - left > (whole - one) + (whole - other)
     plain, short, narrow, both = (each.time_s("prefill") for each in found)

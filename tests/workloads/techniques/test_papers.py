@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import msgspec
 import pytest
 
-from hwspecs import Device, Sourced, load_device
-from hwspecs.schema import Link
+from hwspecs import Device, load_device
 from roofline.predict import Prediction, predict
 from roofline.scenario import Scenario
 from specfiles.errors import InputError
-from tests.workloads.techniques.asking import BASE, DEVICE, SCENARIO, predicted
+from tests.workloads.techniques.asking import BASE, DEVICE, SCENARIO, predicted, with_links
 from workloads.catalogue import load_model
 from workloads.dtypes import Precision
 from workloads.phases import parameters
@@ -24,7 +22,7 @@ from workloads.work import Role, Traffic, Work
 def asked(model: str, *words: str, device: str = "h100_sxm", **sizes: object) -> Prediction:
     longer = replace(load_model(model).model, max_position=100_000)  # as trained on for long contexts
     scenario = Scenario(longer, **sizes)  # type: ignore[arg-type]
-    return predict(replace(scenario, techniques=tuple(map(parse, words))), load_device(device))
+    return predicted(*words, scenario=scenario, device=load_device(device))
 
 
 def added(model: str, words: str) -> float:
@@ -219,10 +217,7 @@ SOCKET_BYTE_PER_S = 8 * 8 * 4.8e9
 
 
 def with_host(sockets: int) -> Device:
-    card = load_device("rtx4090")
-    memory = Link(type="DDR5", byte_per_s=Sourced(value=sockets * SOCKET_BYTE_PER_S, source="pcie"))
-    links = {**card.datasheet.links, "host_memory": memory}
-    return msgspec.structs.replace(card, datasheet=msgspec.structs.replace(card.datasheet, links=links))
+    return with_links(load_device("rtx4090"), host_memory=sockets * SOCKET_BYTE_PER_S)
 
 
 def on_host(sockets: int, experts: int) -> float:
@@ -258,7 +253,7 @@ def test_experts_on_the_host_are_no_faster_than_its_memory(
 def test_what_stays_with_the_host_passes_no_device_memory() -> None:
     """Neither experts that the host computes nor what comes from its disks is traffic of the device."""
     mixtral = Scenario(load_model("Mixtral-8x7B").model, "decode", context=500)
-    found = predict(replace(mixtral, techniques=(parse("cpu-experts"),)), with_host(1))
+    found = predicted("cpu-experts", scenario=mixtral, device=with_host(1))
     for row in found.rows:
         if "experts_" in row.name and "_proj" in row.name:
             assert row.work.host_memory_bytes > 0

@@ -29,15 +29,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import pandas as pd
 import pytest
 
-from hwspecs import Device, Sourced, load_device
-from hwspecs.schema import Link
+from hwspecs import Device, load_device
 from roofline.ceilings import ceilings
 from roofline.predict import Prediction, Scenario, predict
 from roofline.times import times
+from tests.workloads.techniques.asking import predicted, with_links
 from workloads.catalogue import load_model
 from workloads.config import Config
 from workloads.dtypes import Precision
@@ -58,7 +57,7 @@ def published(shared: Callable[[str], Path]) -> pd.DataFrame:
 
 def decode(model: str, gpu: str, *words: str, context: int = 128, batch: int = 1) -> Prediction:
     asked = Scenario(load_model(model).model, "decode", batch, context=context)
-    return predict(replace(asked, techniques=tuple(map(parse, words))), load_device(gpu))
+    return predicted(*words, scenario=asked, device=load_device(gpu))
 
 
 def test_leviathan_expected_tokens(published: pd.DataFrame) -> None:
@@ -76,7 +75,7 @@ def test_leviathan_total_operations(published: pd.DataFrame) -> None:
     device = load_device("tpu_v4")
 
     def work(*words: str) -> float:
-        found = predict(replace(asked, techniques=tuple(map(parse, words))), device)
+        found = predicted(*words, scenario=asked, device=device)
         return sum(r.count * r.work.matrix_flops for r in found.rows if r.name == "layers.mlp.up_proj")
 
     for row in rows.itertuples():
@@ -169,7 +168,7 @@ def test_linear_layers_of_marlin_gain_no_more_than_predicted(published: pd.DataF
         for words in ((), ("awq:format=int4_g128",)):
             asked = Scenario(linear(str(row.model)), "decode", 16, context=128)
             device = load_device(str(row.gpu))
-            step = predict(replace(asked, techniques=tuple(map(parse, words))), device)
+            step = predicted(*words, scenario=asked, device=device)
             found.append(sum(r.total_s for r in step.rows if r.kind == "gemm" and r.name != "lm_head"))
         assert row.value - 0.04 <= zero_points * found[0] / found[1] <= 16 / (4 + 16 / 128), row.id
 
@@ -193,7 +192,7 @@ def test_sparse_bert_gains_no_more_than_predicted(published: pd.DataFrame) -> No
         )
         asked = Scenario(model, "prefill", int(row.batch), int(row.isl), setting=Setting(precision))
         device = load_device("a100_sxm")
-        sparse = predict(replace(asked, techniques=(parse("2:4"),)), device)
+        sparse = predicted("2:4", scenario=asked, device=device)
         assert max(1.0, row.value) <= predict(asked, device).time_s() / sparse.time_s() <= 2.0, row.id
 
 
@@ -204,7 +203,7 @@ def test_half_of_bert_is_distilbert_and_its_pooler(published: pd.DataFrame) -> N
     bert, student = (parameters(load_model(name).model) for name in names)
     assert student / bert == pytest.approx(row["value"], abs=1e-3)
     asked = Scenario(load_model("BERT-base-uncased").model, "prefill", prompt=128)
-    half = predict(replace(asked, techniques=(parse("distilbert"),)), load_device("h100_sxm"))
+    half = predicted("distilbert", scenario=asked, device=load_device("h100_sxm"))
     assert half.memory()["weights_bytes"] == 2 * (student + 768 * 768 + 768 + 2 * 768)
 
 
@@ -267,10 +266,7 @@ def test_weights_from_a_disk_come_as_fast_as_it_reads(published: pd.DataFrame) -
     """OPT-175B from an NVMe disk that reads 5.6 GB/s, keys and values on the host: 0.47 tokens/s."""
     row = published[published["id"].eq("J02113")].iloc[0]
     assert "NVMe 5.6 GB/s read" in row["check_param"]
-    card = load_device("rtx_a6000")
-    disk = Link(type="NVMe", byte_per_s=Sourced(value=5.6e9, source="pcie"))
-    sheet = msgspec.structs.replace(card.datasheet, links={**card.datasheet.links, "disk": disk})
-    device = msgspec.structs.replace(card, datasheet=sheet)
+    device = with_links(load_device("rtx_a6000"), disk=5.6e9)
     bound = offloaded(row, device, "weight-offloading:disk=1", "kv-offloading")
     assert 0.8 * bound <= row["value"] <= bound
 
@@ -314,8 +310,9 @@ def test_eagle_gains_what_was_measured_and_no_more_than_it_accepts(published: pd
 def gained(model: str, *words: str) -> float:
     """Time of a token of one sequence on an A100 over that with techniques."""
     asked = Scenario(linear(model), "decode", context=512)
-    both = (replace(asked, techniques=tuple(map(parse, each))) for each in ((), words))
-    plain, found = (predict(each, load_device("a100_sxm")).time_s() for each in both)
+    plain, found = (
+        predicted(*each, scenario=asked, device=load_device("a100_sxm")).time_s() for each in ((), words)
+    )
     return float(plain / found)
 
 
