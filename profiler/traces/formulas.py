@@ -29,11 +29,11 @@ def product(call: Recorded, at: Sequence[int]) -> Operator | None:
     each = 2 if a.dtype == PACKED else 1
     m = a.dims[-2] if len(a.dims) > 1 else 1
     k, n = (b.dims[-2], b.dims[-1]) if len(b.dims) > 1 else (b.dims[0], 1)
-    if a.dims[-1] != k or not k:
+    batch = _broadcast([a.dims[:-2], b.dims[:-2]])
+    if a.dims[-1] != k or not k or batch is None:
         return None
-    batch = math.prod(b.dims[:-2])
-    if batch > 1:  # every pair of matrices is moved once: that is what a batched product reads
-        return _batched(a, b, m, n, each * k, math.prod(a.dims[:-2]))
+    if math.prod(b.dims[:-2]) > 1:  # every pair of matrices is moved once: what a batched product reads
+        return _batched(a, b, m, n, each * k, batch)
     rows = a.elements // k if len(a.dims) > 2 else m
     return Gemm(rows, n, each * k, _multiplied(a, b), b.dtype, _wide(a))
 

@@ -175,33 +175,29 @@ def test_a_zamba2_with_adapters_in_attention_has_their_range(subject: Callable[.
         assert found["layers.attention.v_adapter_up"] == found["layers.attention.rope"] == 2
 
 
-def test_a_hyperclova_without_norms_behind_its_blocks_has_no_range_of_them(
-    subject: Callable[..., Subject],
+@pytest.mark.parametrize(
+    ("name", "changes", "has", "lacks"),
+    [
+        ("hyperclovax", {"use_post_norm": False}, (), "post_norm"),
+        (
+            "granitemoehybrid",
+            {"num_local_experts": 0},
+            ("layers.mlp.gate_up_proj", "layers.mamba.ssd"),
+            ".moe.",
+        ),
+        ("lfm3", {"use_sandwich_norm": False}, ("layers.attention.gate_mul",), "post_norm"),
+        ("lfm3", {"use_attention_gate": False}, (), "attention.gate_mul"),
+    ],
+)
+def test_what_a_config_leaves_out_has_no_range(
+    name: str, changes: dict[str, Any], has: tuple[str, ...], lacks: str, subject: Callable[..., Subject]
 ) -> None:
-    model, point = subject("hyperclovax", use_post_norm=False), POINTS[1]
+    model, point = subject(name, **changes), POINTS[1]
     described = operators_at(model.loaded, "fp32", point)
     expected = {n.name: n.count * pieces(model.loaded.model, n.name, point.phase) for n in described}
     assert apart(ranges_of(model, point).begun) == expected
-    assert not any("post_norm" in name for name in expected)
-
-
-def test_a_granite_without_experts_has_the_ranges_of_its_one_mlp(subject: Callable[..., Subject]) -> None:
-    model, point = subject("granitemoehybrid", num_local_experts=0), POINTS[1]
-    described = operators_at(model.loaded, "fp32", point)
-    expected = {n.name: n.count * pieces(model.loaded.model, n.name, point.phase) for n in described}
-    assert apart(ranges_of(model, point).begun) == expected
-    assert {"layers.mlp.gate_up_proj", "layers.mamba.ssd"} <= set(expected)
-    assert not any(".moe." in name for name in expected)
-
-
-def test_an_lfm3_without_norms_behind_its_blocks_and_gates_has_no_range_of_them(
-    subject: Callable[..., Subject],
-) -> None:
-    model, point = subject("lfm3", use_sandwich_norm=False, use_attention_gate=False), POINTS[1]
-    described = operators_at(model.loaded, "fp32", point)
-    expected = {n.name: n.count * pieces(model.loaded.model, n.name, point.phase) for n in described}
-    assert apart(ranges_of(model, point).begun) == expected
-    assert not any(name.endswith(("post_norm", "attention.gate_mul")) for name in expected)
+    assert set(has) <= set(expected)
+    assert not any(lacks in name for name in expected)
 
 
 @pytest.mark.parametrize(

@@ -243,6 +243,11 @@ def worked(name: str, dims: list[list[int]], kinds: list[str], *step: StepFacts)
     return found
 
 
+@pytest.mark.parametrize("dims", [[[4, 5], [2, 3, 5, 7]], [[2, 1, 4, 5], [3, 5, 7]], [[6, 4, 5], [6, 5, 7]]])
+def test_a_matrix_that_several_share_is_multiplied_for_each(dims: list[list[int]]) -> None:
+    assert worked("aten::matmul", dims, [BF16, BF16]).work().matrix_flops == 6 * 2 * 4 * 5 * 7
+
+
 @pytest.mark.parametrize(("name", "dims"), PRODUCTS)
 def test_products_of_engines_are_of_their_two_matrices(name: str, dims: list[list[int]]) -> None:
     assert worked(name, dims, ["c10::Float8_e4m3fn"] * 5).work().matrix_flops == 2 * 16 * 64 * 32
