@@ -29,6 +29,7 @@ BESIDE = {  # the offset [points] and the alignment of a label at each side of i
     "bottom right": ((9, -9), "left", "top"),
     "middle left": ((-13, 0), "right", "center"),
 }
+CHARACTER = 4.2  # points, the mean width of one in a label
 SMALL: Any = {"fontsize": 7, "color": MUTED}
 ENDINGS = (".svg", ".png", ".pdf")
 
@@ -94,6 +95,7 @@ def plot_roofline(ax: Axes, step: Point) -> Axes:
         look: dict[str, Any] = {
             "marker": MARKERS.get(operator.bound, "o"),
             "s": 30 + 500 * shares[operator.name],
+            "zorder": 2,  # above labels
         }
         colour = COLOURS.get(operator.bound, GREY)
         x = operator.flops / operator.bytes
@@ -104,7 +106,8 @@ def plot_roofline(ax: Axes, step: Point) -> Axes:
                 x, operator.flops / operator.measured_s, color=colour, alpha=0.75, linewidths=0, **look
             )
     by_name, labels = {o.name: o for o in drawn}, labels_of(drawn, shares)
-    sides = sides_of(drawn, labels, shares, (xs, ys), roofs)
+    width = ax.get_window_extent().width * 72 / ax.figure.dpi  # points
+    sides = sides_of(drawn, labels, shares, (xs, ys), roofs, CHARACTER / width)
     for name, label in labels.items():
         at, (place, ha, va) = by_name[name], BESIDE[sides[name]]
         ax.annotate(
@@ -115,7 +118,7 @@ def plot_roofline(ax: Axes, step: Point) -> Axes:
             ha=ha,
             va=va,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},  # over a roof
-            zorder=1.5,  # between roofs and marks
+            zorder=1.5,  # above roofs
             **SMALL,
         )
     ax.set(xscale="log", yscale="log", xlim=xs, ylim=ys)

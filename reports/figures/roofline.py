@@ -14,7 +14,8 @@ WORTH_A_LABEL = 0.05  # minimum share of the time
 MOST_LINES = 3  # per label
 APART = (1.2, 0.5)  # decades of intensity and of speed at which labels do not touch, also in print
 LONGEST = 20  # characters of a name in a label
-SIZE = (0.1, 0.14)  # of a label, in shares of the plot
+SIZE = (0.1, 0.14)  # of a label, in shares of the plot; a long one is wider
+CHARACTER = 0.006  # width of one in a label, likewise
 RADIUS = (0.02, 0.05)  # of the mark of all of the time, likewise
 SIDES = {"bottom center": (0, -1), "middle right": (1, 0), "middle left": (-1, 0), "top center": (0, 1)}
 SIDES |= {"bottom right": (1, -1)}  # clear of a slope on which the mark itself lies
@@ -126,14 +127,16 @@ def _touch(one: Operator, other: Operator) -> bool:
 
 def sides_of(
     operators: Sequence[Operator],
-    labels: Iterable[str],
+    labels: dict[str, str],
     shares: dict[str, float],
     window: tuple[tuple[float, float], ...],
     roofs: Sequence[Figure],
+    character: float = CHARACTER,
 ) -> dict[str, str]:
     """By labelled operator, the side of its mark on which the label covers the fewest other marks, and roofs.
 
-    `roofs` are the lines of `roof_traces`.
+    A label stays inside the plot if it can. `roofs` are the lines of `roof_traces`, `character` is the width
+    of one in shares of the plot.
     """
 
     def place(operator: Operator, seconds: float) -> list[float]:
@@ -159,17 +162,15 @@ def sides_of(
         for end in ends
     ]
 
-    def covered(middle: list[float], own: list[float]) -> tuple[int, int]:
-        outside = not all(size / 2 <= at <= 1 - size / 2 for at, size in zip(middle, SIZE, strict=True))
+    def covered(middle: list[float], box: tuple[float, float], own: list[float]) -> tuple[int, int]:
+        outside = not all(size / 2 <= at <= 1 - size / 2 for at, size in zip(middle, box, strict=True))
         hit = (
-            all(abs(a - b) < size / 2 + r for a, b, size, r in zip(mark, middle, SIZE, radii, strict=True))
+            all(abs(a - b) < size / 2 + r for a, b, size, r in zip(mark, middle, box, radii, strict=True))
             for mark, radii in marks
             if mark != own
         )
         crossed = (
-            any(
-                all(abs(a - b) < size / 2 for a, b, size in zip(at, middle, SIZE, strict=True)) for at in line
-            )
+            any(all(abs(a - b) < size / 2 for a, b, size in zip(at, middle, box, strict=True)) for at in line)
             for line in lines
         )
         return sum(hit) + outside * len(marks), sum(crossed)
@@ -177,8 +178,11 @@ def sides_of(
     found = {}
     for operator in (o for o in operators if o.name in labels):
         x, y = own = place(operator, operator.time_s)
+        longest = max(map(len, labels[operator.name].split("<br>")))
+        width, height = max(SIZE[0], character * longest), SIZE[1]
+        right, up = width / 2 + RADIUS[0], 0.7 * height  # from the middle of the mark to that of the label
         hidden = {
-            side: covered([x + dx * 0.7 * SIZE[0], y + dy * 0.7 * SIZE[1]], own)
+            side: covered([x + dx * right, y + dy * up], (width, height), own)
             for side, (dx, dy) in SIDES.items()
         }
         found[operator.name] = min(hidden, key=hidden.__getitem__)

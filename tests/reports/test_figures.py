@@ -113,6 +113,24 @@ def test_a_label_stands_clear_of_the_roof_that_its_mark_lies_on(content: Content
     assert cloud["textposition"] == ["bottom right"]
 
 
+def test_a_long_label_in_print_stays_inside_its_axes(content: Content) -> None:
+    """Below its mark, or beside it towards the middle, where a mark at the edge has others below it."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    name = "layers.moe.experts_gate_up_proj"
+    base = next(o for o in content.points[0].operators if o.drawable)
+    last = replace(base, name=name, count=1, flops=1e14, bytes=1e11, predicted_s=1e3, measured_s=1e3)
+    lower = [replace(last, name=f"at{i}", count=1e-4, measured_s=s) for i, s in enumerate((1.5e3, 2e3, 3e3))]
+    for others in ([], lower):
+        figure = Figure((5.5, 3.5))
+        FigureCanvasAgg(figure)
+        ax = plot_roofline(figure.subplots(), replace(content.points[0], operators=(last, *others)))
+        figure.draw_without_rendering()
+        (label,) = (text.get_window_extent() for text in ax.texts)
+        assert ax.bbox.x0 <= label.x0 < label.x1 <= ax.bbox.x1
+
+
 def test_roofs_meet_at_the_ridge(content: Content) -> None:
     traces = {t["name"]: t for t in roofline_figure(content.points[0])["data"]}
     slope = traces["memory 1.00 TB/s, data sheet"]
