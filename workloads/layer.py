@@ -37,7 +37,7 @@ class Layer:
     mixers: int = 0  # blocks, the first of the layer, that are parallel behind one norm (Falcon-H1)
     norm_rank: int = 0  # of gates on the norms before blocks of `gated_norms` (A.X K2)
     gated_norms: tuple[str, ...] = ()  # branches
-    repeats: bool = False  # runs with the weights of the layer before it
+    repeats: bool = False  # runs with the weights of a layer before it
     borrows: tuple[str, ...] = ()  # names of parts whose weights are those of an earlier layer
     streams: Streams | GatedStreams | PastSums | None = (
         None  # what blocks read and feed in place of one residual stream

@@ -197,6 +197,12 @@ CASES += [
         },
     ),
 ]
+HRM = {**BASE, "num_attention_heads": 6, "intermediate_size": 77, "head_dim": 14, "pad_token_id": 0}
+CASES += [
+    ("hrm_text", HRM),
+    ("hrm_text", {**HRM, "H_cycles": 3, "L_cycles": 1, "tie_word_embeddings": True, "mlp_bias": True}),
+    ("hrm_text", {**HRM, "num_layers_per_stack": 2, "num_hidden_layers": 16}),
+]
 CACHE = {**dict.fromkeys(("mamba", "falcon_mamba", "mamba2"), "cache_params"), "rwkv": "state"}
 STATES = {"selective_scan": ("channels", "state"), "ssd": ("heads", "head_dim", "state")}
 

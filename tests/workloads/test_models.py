@@ -135,6 +135,7 @@ def test_every_family_has_a_shipped_model_or_is_compared_at_small_sizes() -> Non
         "dots3_note_text",
         "inkling_text",
         "zaya",
+        "hrm_text",
         "inkling_model",
         "muse_glimmer_text",
         "muse_spark_text",

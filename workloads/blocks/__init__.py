@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from workloads.blocks.compressed import EntryIndex as EntryIndex
     from workloads.blocks.condition import FinalModulation as FinalModulation
     from workloads.blocks.condition import NoiseLevel as NoiseLevel
+    from workloads.blocks.cycles import CycleStart as CycleStart
     from workloads.blocks.delta import DeltaBlock as DeltaBlock
     from workloads.blocks.delta import GatedAttentionBlock as GatedAttentionBlock
     from workloads.blocks.differential import DifferentialAttentionBlock as DifferentialAttentionBlock

@@ -63,6 +63,7 @@ READERS: dict[str, str] = {
     "compressed": "deepseek_v4",
     "glm5_next": "glm5_next_text",
     "dots3": "dots3_note_text",
+    "hrm": "hrm_text",
     "zaya": "zaya",
     "inkling": "inkling_text inkling_model",
     "kimi": "kimi_linear",

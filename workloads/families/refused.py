@@ -5,7 +5,7 @@ from __future__ import annotations
 _WHY = {
     "it is an encoder-decoder other than T5, Switch, BART and Whisper": (
         "bigbird_pegasus blenderbot blenderbot-small marian mbart mvp pegasus plbart prophetnet t5gemma2 "
-        "udop florence2 pix2struct pp_formulanet vision-encoder-decoder trocr kosmos-2.5"
+        "udop florence2 pix2struct pp_formulanet vision-encoder-decoder trocr"
     ),
     "some of its layers attend to images, and run only where there are some": "mllama mllama_text_model",
     "adapters between its layers attend to images or proteins": "idefics evolla",
@@ -15,7 +15,6 @@ _WHY = {
     "its matrix memories have no operator here": "xlstm",
     "its Mamba layers multiply by matrices of each head": "zamba",
     "it works on patches of bytes, as long as the text decides": "blt",
-    "it runs its layers in cycles over two states": "hrm_text",
     "it denoises blocks of positions behind a cache": "diffusion_gemma_text",
     "it writes codes of sound in several streams at once": "moshi musicgen musicgen_melody "
     "kyutai_speech_to_text",
@@ -23,7 +22,7 @@ _WHY = {
     "its attention hashes positions into buckets": "reformer",
     "neither vLLM nor SGLang has code for it": (
         "biogpt bert-generation chameleon codegen cpmant ctrl doge electra ernie git "
-        "gpt_neox_japanese jetmoe kosmos-2 megatron-bert modernbert-decoder openai-gpt rembert "
+        "gpt_neox_japanese jetmoe kosmos-2 kosmos-2.5 megatron-bert modernbert-decoder openai-gpt rembert "
         "roberta-prelayernorm roc_bert roformer xlm xlm-roberta-xl xlnet xmod blip_text_model"
     ),
 }
