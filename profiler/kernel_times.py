@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from profiler.parts.base import FRAMEWORK
-from roofline.together import joined
+from roofline.together import joined, parts
 
 if TYPE_CHECKING:
     from profiler.compiled import Site
@@ -34,15 +34,19 @@ def labels(sites: Iterable[Site], order: Sequence[str]) -> dict[str, str]:
     `order` is that of the operators in a step; a label names those of the layers first.
     """
     groups: dict[str, set[str]] = {}
+    known = set(order)
+    ranges = {name: parts(name, known) for site in sites for name in site.operators}
     for site in sites:
-        members = set(site.operators).union(*(groups.get(name, {name}) for name in site.operators))
+        inside = [one for name in site.operators for one in ranges[name]]
+        members = set(inside).union(*(groups.get(name, {name}) for name in inside))
         groups.update(dict.fromkeys(members, members))
     place = {name: (not name.startswith("layers."), at) for at, name in enumerate(order)}
     last = (True, len(place))
-    return {
+    named = {
         name: joined(sorted(members, key=lambda each: (*place.get(each, last), each)))
         for name, members in groups.items()
     }
+    return {name: named[first] for name, (first, *_) in ranges.items()}
 
 
 def by_call(

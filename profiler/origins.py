@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from profiler.instrument import ROPE, ROTATIONS
+from profiler.instrument import COPIES, CORE, ROPE, ROTATIONS
 from profiler.module_paths import callable_at, has, module_at, parts_inside
 from profiler.parts.base import INPUTS, Family
 from profiler.ranges import EMBEDDING, family
@@ -47,6 +47,7 @@ class _Placing:
         self.ended = ""  # the module of the layer that ran last, relative to the layer
         self.outside = ""  # the operator outside the layers that ran last
         self.preparing = False  # in a method after which inputs are prepared
+        self.widening = False  # behind the module after which each stream becomes the embedding
         self.attended = ""  # the attention that ran after the last module
         self.attends = False  # between cache update and end of attention, in the model's own code
 
@@ -58,13 +59,16 @@ class _Placing:
         trace = str(node.meta.get("stack_trace") or "")
         if (around := self._around_layers(path, trace)) is not None:
             return around
+        if within := any(one.widens[0] and _within(path, one.widens[0]) for one in self.parts.stacks):
+            self.widening = True
         for stack, names in zip(self.parts.stacks, self.subject.layer_names, strict=True):
             if path.startswith(f"{stack.layers}."):
                 index, _, inner = path.removeprefix(f"{stack.layers}.").partition(".")
                 found = self._in_layer(stack, int(index), inner, trace)
                 return found and names[int(index)].of(found)
         behind = {name: filling for one in self.parts.stacks for name, filling in one.behind.items()}
-        return behind.get(self.outside) or (None if self.ended else INPUTS)
+        before = COPIES if self.widening and not within else INPUTS
+        return behind.get(self.outside) or (None if self.ended else before)
 
     def _around_layers(self, path: str, trace: str) -> str | None:
         """The operator of a module or method outside the layers; None where there is none."""
@@ -105,7 +109,10 @@ class _Placing:
             if _within(self.ended, gap.after)
             and (not _within(inner, gap.after) or inner == gap.after == gap.before)
         ]
-        return max(gaps, key=lambda gap: len(gap.after)).name if gaps else stack.behind.get(self.attended)
+        if gaps:
+            return max(gaps, key=lambda gap: len(gap.after)).name
+        behind = stack.behind  # a layer may have its own name of attention
+        return behind.get(self.attended) or (behind.get(CORE) if self.attended else None)
 
     def _in_function(self, stack: Family, inner: str, trace: str, core: str) -> str | None:
         """The operator of a function that models look up by name; None in the code of modules."""

@@ -25,6 +25,7 @@ from profiler.kernel_times import (  # noqa: E402
     shares,
     without_records,
 )
+from roofline.together import parts  # noqa: E402
 
 ORDER = ["embedding", "layers.norm", "layers.proj", "layers.residual", "final_norm"]
 
@@ -81,6 +82,15 @@ def test_operators_that_share_kernels_are_timed_together() -> None:
         "layers.proj": "layers.proj",
         **dict.fromkeys(("embedding", "layers.norm", "layers.residual", "final_norm"), TOGETHER),
     }
+
+
+def test_the_operators_of_a_range_share_a_kernel_with_those_of_others() -> None:
+    """Each bears its whole name, by which it is known."""
+    order = ["layers.attention.core.top4", "layers.attention.scores", "layers.attention.topk"]
+    picked = "layers.attention.scores + topk"
+    label = labels([Site("cpp_fused_0", (order[0], picked))], order)
+    assert set(label) == {order[0], picked}
+    assert {*map(tuple, (parts(name, order) for name in label.values()))} == {tuple(order)}
 
 
 def step(missing: int = 0) -> list[Event]:
