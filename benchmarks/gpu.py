@@ -192,17 +192,8 @@ def packed(names: list[str], python: str, wheels: Path) -> int:
     known = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
     wanted = [f"{name}=={known[name]}" if name in known else name for name in names]
     platforms = [word for platform in PLATFORMS for word in ("--platform", platform)]
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--only-binary=:all:",
-        "--implementation",
-        "cp",
-    ]
-    return subprocess.call([*command, "--python-version", python, *platforms, "-d", str(wheels), *wanted])
+    command = f"pip download --no-deps --only-binary=:all: --implementation cp --python-version {python}"
+    return subprocess.call([sys.executable, "-m", *command.split(), *platforms, "-d", str(wheels), *wanted])
 
 
 def measured(asked: argparse.Namespace) -> int:
@@ -331,22 +322,10 @@ def installed(wheels: Path, results: Path) -> dict[str, str]:
     those of an environment that this Python itself belongs to.
     """
     site = (results / "site").resolve()
-    lacking = (
-        [] if site.is_dir() else [str(wheel) for wheel in sorted(wheels.glob("*.whl")) if not _present(wheel)]
-    )
-    if lacking:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "-q",
-            "--no-index",
-            "--no-deps",
-            "--target",
-            str(site),
-        ]
-        subprocess.run([*command, *lacking], check=True)
+    there = [] if site.is_dir() else sorted(wheels.glob("*.whl"))
+    if lacking := [str(wheel) for wheel in there if not _present(wheel)]:
+        command = "pip install -q --no-index --no-deps --target"
+        subprocess.run([sys.executable, "-m", *command.split(), str(site), *lacking], check=True)
     sys.path.insert(0, str(site))
     importlib.invalidate_caches()
     path = [str(ROOT), str(site), os.environ.get("PYTHONPATH", "")]

@@ -23,7 +23,6 @@ from profiler.cli.telling import finish, tell
 from specfiles.errors import InputError
 
 if TYPE_CHECKING:
-    from profiler.ranks.group import Ranks
     from profiler.request import Request
     from roofline.run import Run
 
@@ -168,8 +167,15 @@ def command(
         play(request)
         return
     check_request(request)
-    tools = _installed(chosen, nsys=nsys, ncu=ncu)
-    run = _profiled(request, ranks)
+    from profiler.ranks.run import profile_ranks
+    from profiler.record import profile
+
+    tools = [tool for tool, wanted in (("nsys", nsys), ("ncu", ncu)) if wanted]
+    if tools:
+        from profiler.nsight import installed
+
+        installed(tools, chosen)
+    run = profile(request) if ranks is None else profile_ranks(request, ranks)
     if run is None:
         return
     tell(run, overhead)
@@ -226,24 +232,6 @@ def _measure_module(overhead: float | None, **request: Any) -> None:
     run = profile_module(ModuleRequest(**request, progress=progress))
     tell(run, overhead)
     finish(run, overhead)
-
-
-def _installed(device: str, **asked: bool) -> list[str]:
-    """The tools asked for. Raises InputError where one is missing or useless on the device."""
-    tools = [tool for tool, wanted in asked.items() if wanted]
-    if tools:
-        from profiler.nsight import installed
-
-        installed(tools, device)
-    return tools
-
-
-def _profiled(request: Request, ranks: Ranks | None) -> Run | None:
-    """The run; of several processes the merged one, returned by the first."""
-    from profiler.ranks.run import profile_ranks
-    from profiler.record import profile
-
-    return profile(request) if ranks is None else profile_ranks(request, ranks)
 
 
 def _refuse(target: str, flags: Mapping[str, object]) -> None:
