@@ -145,6 +145,7 @@ UNNAMED = {
     "muse_spark_text": ("muse_spark", "MuseSparkTextModel"),
     "ernie4_5_vl_moe_text": ("ernie4_5_vl_moe", "Ernie4_5_VLMoeTextModel"),
     "molmo2_text": ("molmo2", "Molmo2TextModel"),
+    "voxtral_realtime_text": ("voxtral_realtime", "VoxtralRealtimeTextModel"),
     "emu3_text_model": ("emu3", "Emu3TextModel"),
     "qwen2_5_omni_text": ("qwen2_5_omni", "Qwen2_5OmniThinkerTextModel"),
     "qwen3_omni_moe_text": ("qwen3_omni_moe", "Qwen3OmniMoeThinkerTextModel"),
@@ -176,6 +177,8 @@ class Decoder(torch.nn.Module):  # type: ignore[misc]  # torch is optional here
             self.lm_head.weight = self.model.embed_tokens.weight
 
     def forward(self, logits_to_keep: int, **inputs: Any) -> Any:
+        if self.config.model_type == "voxtral_realtime_text":  # the delay, as waves
+            inputs["t_cond"] = self.lm_head.weight.new_empty(1, self.config.hidden_size)
         return self.lm_head(self.model(**inputs).last_hidden_state[:, -logits_to_keep:])
 
 
@@ -713,7 +716,7 @@ def test_the_activation_is_the_one_that_a_config_names(family: str) -> None:
     names = ("hidden_activation", "activation_function", "activation", "hidden_act")
     named = {**fields, next((name for name in names if getattr(config, name, None)), "hidden_act"): "relu"}
     heeded = any(isinstance(module, torch.nn.ReLU) for module in reference(named).modules())
-    unnamed = (".altup.", ".attention.gate_mul", "position_scale", "norm_gate")
+    unnamed = (".altup.", ".attention.gate_mul", "position_scale", "norm_gate", ".condition_")
     rows = [row for row in owners(ours(named)) if not any(part in row.name for part in unnamed)]
     kinds = {row.operator.function for row in rows if isinstance(row.operator, Activation)}
     expected = {"relu", "silu"} if family == "aria_text" else {"relu"}  # whose experts heed none

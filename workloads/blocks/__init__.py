@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from workloads.blocks.mamba import MambaBlock as MambaBlock
     from workloads.blocks.mla import Indexer as Indexer
     from workloads.blocks.mla import MlaBlock as MlaBlock
+    from workloads.blocks.mlp import ConditionedMlpBlock as ConditionedMlpBlock
     from workloads.blocks.mlp import MlpBlock as MlpBlock
     from workloads.blocks.moe import MoeBlock as MoeBlock
     from workloads.blocks.moe import ShortcutMoeBlock as ShortcutMoeBlock

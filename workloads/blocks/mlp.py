@@ -35,3 +35,22 @@ class MlpBlock(Block):
         if self.inner_norm is not None:
             yield "inner_norm", self, place.norm(place.tokens, width, self.inner_norm)
         yield "down_proj", self, place.linear(place.hidden, width, self.bias)
+
+
+@dataclass(frozen=True)
+class ConditionedMlpBlock(MlpBlock):
+    """An MLP whose input is scaled by a vector, made in each layer of one that all positions share.
+
+    Voxtral Realtime: by its delay, through a narrow rank.
+    """
+
+    rank: int = 0
+
+    def parts(self, place: Place) -> Iterator[Part]:
+        """The vector, the product, the MLP."""
+        hidden, rank = place.hidden, self.rank
+        yield "condition_down_proj", rank, place.linear(rank, hidden, rows=1)
+        yield "condition_act", rank, place.activation(rank, "gelu", gated=False, rows=1)
+        yield "condition_up_proj", rank, place.linear(hidden, rank, rows=1)
+        yield "condition_mul", None, place.activation(hidden, "identity", gated=True)
+        yield from super().parts(place)

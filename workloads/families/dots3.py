@@ -57,7 +57,8 @@ def _attention(config: Config, own: Config | None, kind: str, window: int) -> Ml
         stated = {name: config.fields.get(f"swa_{name}", size) for name, size in OF_WINDOWS.items()}
         nope = Config(stated, config.origin).size("qk_nope_head_dim")
         wide = config.size("swa_head_dim", default=256)
-        config.within("swa_qk_nope_head_dim", nope + 1, "swa_head_dim", wide)
+        if nope >= wide:
+            raise config.wrong("swa_qk_nope_head_dim", f"below swa_head_dim, {wide}")
         stated["qk_rope_head_dim"] = config.fields.get("swa_qk_rope_head_dim", wide - nope)
         own = Config(stated, config.origin)
     sizes = Config({**config.fields, **(own.fields if own else {})}, own.origin if own else config.origin)

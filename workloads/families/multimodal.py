@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from workloads.blocks import RMS_NORM, TokenTable
+from workloads.blocks import RMS_NORM, ConditionedMlpBlock, MlpBlock, TokenTable
 from workloads.config import Config
 from workloads.families import experts
 from workloads.families.kin import ERNIE
@@ -82,8 +82,19 @@ def _molmo2(config: Config) -> Model:
     return replace(model, stack=replace(model.stack, inputs=(rows, *model.stack.inputs[1:])))
 
 
+def _voxtral(config: Config) -> Model:
+    """Mistral's layers, whose MLPs know the delay of the stream."""
+    model = readers({config.kind: LLAMA["mistral"]})[config.kind](config)
+    _, mlp = model.layers[0].blocks
+    assert isinstance(mlp, MlpBlock)
+    wide = ConditionedMlpBlock(mlp.width, mlp.activation, bias=mlp.bias, rank=32)  # which no field states
+    layers = tuple(replace(layer, blocks=(layer.blocks[0], wide)) for layer in model.layers)
+    return replace(model, stack=replace(model.stack, layers=layers))
+
+
 FAMILY = {
     **readers(QUIRKS),
     **dict.fromkeys(("ernie4_5_vl_moe_text", "ernie4_5_moe_vl"), _ernie_vl),
     "molmo2_text": _molmo2,
+    "voxtral_realtime_text": _voxtral,
 }

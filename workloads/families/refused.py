@@ -5,7 +5,7 @@ from __future__ import annotations
 _WHY = {
     "it is an encoder-decoder other than T5, Switch, BART and Whisper": (
         "bigbird_pegasus blenderbot blenderbot-small marian mbart mvp pegasus plbart prophetnet t5gemma2 "
-        "udop florence2 pix2struct pp_formulanet vision-encoder-decoder trocr"
+        "udop florence2 pix2struct_text_model pp_formulanet vision-encoder-decoder trocr"
     ),
     "some of its layers attend to images, and run only where there are some": "mllama mllama_text_model",
     "adapters between its layers attend to images or proteins": "idefics evolla",
