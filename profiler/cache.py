@@ -20,6 +20,7 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         self.capacity = capacity
         self.length = 0
         self.indexed: torch.Tensor | None = None  # what an indexer of sparse attention keeps
+        self.indexed_length = 0  # its tokens, also where the layer borrows keys and values
         self.fixed = False  # if true, an update keeps the length: every repeat finds the same cache
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
@@ -53,7 +54,9 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         new = key_states.shape[-2]
         if self.indexed is None:
             self.indexed = key_states.new_zeros(*key_states.shape[:-2], self.capacity, key_states.shape[-1])
-        begin = self.length if self.fixed else self.length - new
+        begin = self.indexed_length
+        if not self.fixed:
+            self.indexed_length = begin + new
         self.indexed[..., begin : begin + new, :] = key_states
         return self.indexed[..., : begin + new, :]
 
@@ -67,6 +70,7 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
 
     def rewind(self, length: int) -> None:
         """Drop all but the first `length` tokens, without copying."""
+        self.indexed_length = length
         if self.is_initialized:
             self._show(length)
 

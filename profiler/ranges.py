@@ -93,6 +93,7 @@ FAMILIES = {
     "aria_text": experts.ARIA,
     "axk1": experts.AXK1,
     "axk2": experts.AXK2,
+    "mistral_large4_text": experts.MISTRAL_LARGE_4,
     "minicpm3": experts.MINICPM3,
     "afmoe": experts.AFMOE,
     "laguna": experts.LAGUNA,

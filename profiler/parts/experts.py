@@ -227,6 +227,17 @@ INDEXED = replace(  # attention to what an indexer picks, which multiplies, appe
     behind={**LATENT.behind, f"{_INDEX}_rope": HEADS, f"{_INDEX}_append": _PICK, _PICK: HEADS},
 )
 
+_SCALE = "position_scale"
+MISTRAL_LARGE_4 = replace(  # queries, also the indexer's, scaled by their positions
+    INDEXED,
+    modules={
+        **INDEXED.modules,
+        "self_attn.softmax_scaling": f"layers.attention.{_SCALE}",
+        "self_attn.indexer.q_input_norm": f"{_INDEX}_q_norm",
+        "self_attn.indexer.softmax_scaling": f"{_INDEX}_{_SCALE}",
+    },
+)
+
 
 def _gated_norm(path: str, name: str) -> Inside:
     """A norm whose result is multiplied by a gate through a narrow rank."""

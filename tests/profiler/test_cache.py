@@ -13,7 +13,17 @@ from profiler.subject import Subject
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-FAMILIES = ["llama", "mistral", "qwen3", "gemma3_text", "gpt2", "opt", "deepseek_v32", "glm_moe_dsa"]
+FAMILIES = [
+    "llama",
+    "mistral",
+    "qwen3",
+    "gemma3_text",
+    "gpt2",
+    "opt",
+    "deepseek_v32",
+    "glm_moe_dsa",
+    "mistral_large4_text",
+]
 PROMPT, STEPS = 9, 4
 
 
@@ -21,7 +31,8 @@ def fed(subject: Subject, cache: Any, tokens: Any) -> list[Any]:
     """Logits of a prefill and of decode steps, one token each."""
     pieces = [tokens[:, :PROMPT], *tokens[:, PROMPT:].split(1, dim=1)]
     with torch.inference_mode():
-        return [subject.network(piece, past_key_values=cache, use_cache=True).logits for piece in pieces]
+        given = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 0}  # all of them
+        return [subject.network(piece, **given).logits for piece in pieces]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
