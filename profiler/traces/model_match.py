@@ -65,6 +65,9 @@ class ModelMatch:
         self.start, self.end = trace.column("activities", "start_ns"), trace.column("activities", "end_ns")
         self.layer, self.step = trace.column("attribution", "layer"), trace.column("attribution", "step")
         self.table = {f.name: trace["attribution"][f.name].to_pylist() for f in trace["attribution"].schema}
+        alone = len(np.unique(self.step[self.step >= 0])) == 1  # a step that the one given length is of
+        given = ["prefill"] * bool(lengths.prompt) + ["decode"] * bool(lengths.context)
+        self.said = given[0] if alone and len(given) == 1 else ""  # the phase where nothing recorded tells
         self.passes: dict[int, tuple[str, Step]] = {}
         self.next = int(max(self.table["instance"], default=-1)) + 1
 
@@ -113,7 +116,7 @@ class ModelMatch:
         """The phase of a step and its pass; None for mixed steps, which keep recorded values."""
         facts = self.facts[step] if step < len(self.facts) else StepFacts()
         phases = {self.table["phase"][row] for row in rows.tolist()}
-        phase = facts.phase or next((p for p in phases if p), "")
+        phase = facts.phase or next((p for p in phases if p), self.said)
         sized = {"decode": self._decoded, "prefill": self._prompts}.get(phase)
         sizes = sized(facts, self.recorded.get(step)) if sized else None
         return (phase, sizes) if sizes and sizes.batch and sizes.kv_len else None

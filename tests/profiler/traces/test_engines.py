@@ -67,6 +67,22 @@ EAGER = [
     ("nvjet_down", f"{M}.down_proj"),
     ("at::native::CUDAFunctor_add 2", f"{M}_residual"),
 ]
+TRITON = "triton_poi_fused__scaled_dot_product_cudnn_attention__to_copy__unsafe_view_add_bmm_cat_copy"
+COMPILED = [  # torch.compile names kernels after all operators whose results they take or give
+    ("triton_red_fused__to_copy__unsafe_view_add_mean_mul_pow_rsqrt_8", f"{A}_norm"),
+    ("nvjet_q", f"{A}.q_proj"),
+    (f"{TRITON}_copy__cos_mul_neg_sin_slice_transpose_unsqueeze_view_2", f"{A}.rope"),
+    *((f"nvjet_{part}", f"{A}.{part}_proj") for part in "kv"),
+    (f"{TRITON}_cos_mul_neg_sin_slice_transpose_unsqueeze_view_5", f"{A}.rope"),
+    ("triton_poi_fused__unsafe_view_copy_copy__transpose_view_3", f"{A}.kv_append"),
+    (f"{TRITON}_cos_mul_neg_sin_slice_transpose_unsqueeze_view_4", f"{A}.rope"),
+    ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob", f"{A}.core"),
+    ("nvjet_o", f"{A}.o_proj"),
+    ("triton_red_fused__to_copy__unsafe_view_add_mean_mul_pow_rsqrt_9", f"{M}_norm"),
+    *((f"nvjet_{part}", f"{M}.{part}_proj") for part in ("gate", "up")),
+    ("triton_poi_fused__unsafe_view_mul_silu_7", f"{M}.act_mul"),
+    ("nvjet_down", f"{M}.down_proj"),
+]
 GPT2 = [
     ("void layer_norm::ln_fwd_kernel<1>", f"{A}_norm"),
     ("nvjet_qkv", f"{A}.qkv_proj"),
@@ -134,6 +150,7 @@ ENGINES: dict[str, tuple[str, int, Callable[[int], Kernels]]] = {
     "vLLM, compiled": ("Llama-3.1-8B", 1, lambda layer: VLLM_COMPILED),
     "TensorRT-LLM, 8 devices": ("Llama-3.1-70B", 8, lambda layer: TRTLLM_REDUCING),
     "transformers": ("Llama-3.2-1B", 1, lambda layer: EAGER),
+    "transformers, compiled": ("Llama-3.2-1B", 1, lambda layer: COMPILED),
     "transformers, GPT-2": ("GPT-2", 1, lambda layer: GPT2),
     "SGLang, MLA, 8 devices": ("DeepSeek-V3", 8, lambda at: [*LATENT, *(DENSE if at < 3 else EXPERTS)]),
     "trtllm-gen experts": ("gpt-oss-20b", 1, lambda layer: BLACKWELL_EXPERTS),
@@ -169,6 +186,31 @@ def test_kernels_of_a_graph_are_the_operators_they_compute(engine: str, made: An
         named = operators(model, decode(8, 1024), setting)
         flops = sum(row.count * row.operator.work().matrix_flops for row in named)
         assert found["matrix_flops"].sum() == pytest.approx(2 * flops, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("steps", "lengths", "phases"),
+    [
+        (1, Lengths(batch=2, prompt=64), {"prefill"}),
+        (1, Lengths(batch=2, context=64), {"decode"}),
+        (1, Lengths(batch=2, prompt=64, context=64), set()),
+        (2, Lengths(batch=2, prompt=64), set()),  # one of them may be a decode step
+    ],
+)
+def test_a_given_length_tells_the_phase_of_a_single_step(
+    steps: int, lengths: Lengths, phases: set[str], made: Any, write: Write
+) -> None:
+    model, at = load_model("Llama-3.2-1B").model, 0.0
+    kernels = [*EMBED, *COMPILED * len(model.layers), ("nvjet_lm", ""), *ARGMAX]
+    for kernel, _ in kernels * steps:
+        at += 12.0
+        made.correlation += 1
+        made.add("cuda_runtime", "cudaLaunchKernel", at - 6.0, 5.0, correlation=made.correlation)
+        args = {"device": 0, "stream": 7, "correlation": made.correlation}
+        made.add("kernel", kernel, at, 10.0, pid=0, **args)
+    question = Question(model, Setting(convention=convention("eager")), lengths)
+    found = attribute(read_traces([write(made.text())]), question)
+    assert set(found["passes"]["phase"].to_pylist()) == phases
 
 
 def test_products_that_do_not_fit_are_not_claimed() -> None:
