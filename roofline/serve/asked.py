@@ -135,7 +135,13 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
         (
             *published,
             *_taken(policies, whose),
-            *_notes(device, drawn_ceilings.told(_multiplied(schedule)), devices, asked.readers),
+            *_notes(
+                device,
+                drawn_ceilings.told(_multiplied(schedule)),
+                devices,
+                asked.readers,
+                scenario.setting.replicas,
+            ),
         ),
         _layout(scenario.setting, asked.engines, asked.readers),
         scenario.formats_told,
@@ -164,8 +170,13 @@ def _multiplied(schedule: Schedule) -> set[str]:
     return {compute_dtype(str(work.dtype)) for work in works if work.matrix_flops}
 
 
-def _notes(device: Device, notes: tuple[str, ...], devices: int, readers: int) -> tuple[str, ...]:
-    """What the times take for granted: beside `notes` on ceilings, more than one node."""
+def _notes(device: Device, notes: tuple[str, ...], devices: int, readers: int, parts: int) -> tuple[str, ...]:
+    """What the times take for granted: beside `notes` on ceilings, parts of a batch and several nodes."""
+    if parts > 1:
+        notes += (
+            f"each of {parts} devices runs the attention of its own sequences, and a step takes as long as "
+            "one with the largest part on every device: one prompt alone as long as one on each",
+        )
     node = device.node
     if node and devices > node.count:
         moved = ", and caches are sent over the network between nodes" if readers else ""

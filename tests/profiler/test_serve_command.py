@@ -110,6 +110,12 @@ def test_more_devices_than_a_node_has_are_said_to_be_several_nodes() -> None:
     assert "DGX-H100 of 8" not in run(*words, "--engines", "2")
 
 
+def test_a_batch_in_parts_is_said_to_wait_for_the_largest() -> None:
+    words = ("Qwen3-30B-A3B", *SHORT[2:], "--hw", "dgx-h100", "--rate", "2")
+    assert "each of 4 devices runs the attention of its own" in run(*words, "--ep", "4")
+    assert "attention of its own" not in run(*words, "--tp", "4", "--ep", "4")
+
+
 def test_constants_of_another_device_are_named() -> None:
     asked = ("Llama-3.1-8B", "--hw", "mi300x", *SHORT[2:], "--rate", "1", "--fidelity", "calibrated")
     assert "kernel constants transferred from" in run(*asked)
