@@ -17,9 +17,8 @@ COLD_FACTOR = 3  # buffers of this many last-level caches are cold
 NVML_FACTS: dict[str, Callable[[Any, Any], Any]] = {  # virtual GPUs and instances of MIG lack some
     "driver": lambda nvml, _: nvml.nvmlSystemGetDriverVersion(),
     "power_limit_w": lambda nvml, handle: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000,
-    "sm_clock_hz": lambda nvml, handle: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM) * 1e6,
-    "memory_clock_hz": lambda nvml, handle: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM) * 1e6,
 }
+CLOCKS = ("sm_clock_hz", "memory_clock_hz")  # as they are sampled
 PACKAGES = ("torch", "transformers", "numpy", "triton", "nvtx", "nvidia-ml-py", "llm-roofline")
 
 
@@ -124,13 +123,14 @@ def _cuda_facts(device: str) -> dict[str, Any]:
     try:
         import pynvml
 
-        from profiler.power import nvml_handle, read
+        from profiler.power import READERS, nvml_handle, read
 
         handle = nvml_handle(device)
     except Exception as error:  # NVML is optional, as in containers
         facts["nvml"] = f"not available: {error}"
         return facts
-    told = {name: read(reader, pynvml, handle) for name, reader in NVML_FACTS.items()}
+    readers = NVML_FACTS | {name: READERS[name] for name in CLOCKS}
+    told = {name: read(reader, pynvml, handle) for name, reader in readers.items()}
     facts.update({name: value for name, value in told.items() if value is not None})
     return facts
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from profiler.forward import Point
+from profiler.noting import label
 from profiler.repeats import quartiles
 from reports.units import percent, seconds
 from roofline.run import Run, open_run
@@ -173,7 +175,7 @@ def _notes(runs: list[Run], parts: list[Part], head: Head, matched: pd.DataFrame
     notes += [f"rank {part.rank} {_REASONS[part.status]}" for part in parts if part.status != "complete"]
     for row in matched.to_dict("records"):
         notes.append(
-            f"{row['name']} in {row['phase']}-{row['batch']}x{row['q_len']}of{row['kv_len']}: the last rank "
+            f"{row['name']} in {label(Point(*(row[name] for name in POINT)))}: the last rank "
             f"arrives {seconds(row['wait_s'])} after the first (rank {row['last_rank']} is last in "
             f"{percent(row['last_share'], 0)}), then it takes {seconds(row['median_s'])}; clocks agree "
             f"within {seconds(row['uncertainty_s'])}"
