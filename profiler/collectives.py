@@ -61,7 +61,7 @@ def measure_collectives(
             found += (measured := job.measured())
         if why is None:
             break
-        if failed is None:
+        if failed is None or failed < len(measured):  # between rows: none is to blame
             notes.append(f"collectives between {processes} processes {why}")
             break
         row = left[failed]

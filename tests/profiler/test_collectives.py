@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import signal
 from functools import partial
@@ -91,6 +92,21 @@ def test_what_fails_is_named_and_others_are_measured(monkeypatch: pytest.MonkeyP
         ("allreduce", 2048.0),
     ]
     assert notes == ["alltoall of 2048 bytes in fp32 between 2 processes failed: ValueError: no memory"]
+
+
+def test_a_failure_after_the_last_row_is_blamed_on_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(_: Any, args: tuple[Any], **__: Any) -> None:
+        (job,) = args
+        job.results.write_text("".join(json.dumps(row) + "\n" for row in job.rows))
+        job.at(1).write_text(str(len(job.rows) - 1))
+        raise torch.multiprocessing.ProcessExitedException("killed", 1, 7, -9)
+
+    monkeypatch.setattr(torch.multiprocessing, "spawn", ended)
+    rows = collective_rows("fp32", 2, 1e3)
+    assert measure_collectives(rows, "cpu", 2, budget_s=86400.0) == (
+        rows,
+        ["collectives between 2 processes failed: killed"],
+    )
 
 
 def test_processes_that_cannot_join_are_not_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
