@@ -29,6 +29,7 @@ from specfiles.errors import InputError
 
 if TYPE_CHECKING:
     from roofline.engines import Engine
+    from roofline.predict import Prediction
 
 
 @click.command("predict", epilog="Example: roofline predict Llama-3.1-8B --hw h100 --batch 16 --tp 2")
@@ -75,7 +76,6 @@ def command(
     were reached; calibrated uses models of kernels, fitted to measurements; corrected adds a learned term.
     """
     from hwspecs import load_device
-    from profiler.ledger import render
     from roofline.asked import Asked, listed_operators, scenarios
     from roofline.predict import predict as run
 
@@ -93,7 +93,7 @@ def command(
 
         traced = predict_module(from_module, asked, device, limits)
         if ledger:
-            emit(render(traced, format), out)
+            emit(_ledger(traced, format), out)
         else:
             _emit_points({}, [traced], format, out, None)
         return
@@ -118,7 +118,7 @@ def command(
         found = [run_by(one, around) for one in found]
         whose = whose or kernels_of(around, limits)
     if ledger:
-        emit(render(run(_only(found), device, limits), format), out)
+        emit(_ledger(run(_only(found), device, limits), format), out)
     elif explain is not None:
         from reports.waterfall import as_text as waterfall
         from roofline.explain import explained
@@ -172,6 +172,25 @@ def _emit_points(
             "a Parquet file holds predictions without --backend and --engine; choose --format csv."
         )
     emit(_render(with_cost([{**as_json(one), **own} for one in made], price), format), out)
+
+
+def _ledger(prediction: Prediction, format: str) -> str:
+    """Every tensor with its bytes and the assumption behind them, and the sums by role."""
+    from roofline.ledger import COLUMNS, formulas, ledger, totals
+    from roofline.tables import asked, csv_text
+
+    rows = ledger(prediction)
+    if format == "csv":
+        return csv_text(rows, COLUMNS)
+    head = asked(prediction.scenario, prediction.device, prediction.ceilings)
+    data = {**head, "ledger": rows, "totals": totals(rows), "formulas": formulas(prediction)}
+    if format == "json":
+        import json
+
+        return json.dumps(data, indent=1) + "\n"
+    from reports import terminal
+
+    return terminal.ledger(data)
 
 
 def _only(found: list[Any]) -> Any:

@@ -6,7 +6,7 @@ import re
 from functools import cache
 from typing import Any
 
-from profiler.traces.ruletables import read_rules
+from profiler.traces.rules import read_rules
 from specfiles.strict import Strict, Text
 
 NAMES = ("process_name", "thread_name")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from profiler.traces.ruletables import read_rules
+from profiler.traces.rules import read_rules
 from specfiles.strict import Strict, Text
 
 

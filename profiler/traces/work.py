@@ -11,7 +11,7 @@ import msgspec
 
 from profiler.traces.formulas import FORMULAS
 from profiler.traces.recorded import Recorded, Tensor
-from profiler.traces.ruletables import read_rules
+from profiler.traces.rules import read_rules
 from profiler.traces.steps import StepFacts
 from specfiles.errors import choose
 from specfiles.strict import Strict, Text
