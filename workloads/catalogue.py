@@ -74,6 +74,21 @@ class Loaded:
         return _finite(self.config)
 
 
+def unread_towers(loaded: Loaded) -> str | None:
+    """What to say of a config whose model sees or hears, of which the decoder alone is read."""
+    inside = loaded.config.get("thinker_config")
+    stated = {**loaded.config, **(inside if isinstance(inside, Mapping) else {})}
+    read = ("vision_config",) if loaded.model.image_tokens else ()
+    towers = [name for name in TOWERS if name not in read and isinstance(stated.get(name), Mapping)]
+    if not towers:
+        return None
+    unread = " and ".join(towers)
+    return f"{loaded.model.name} is predicted as its decoder alone, without memory and time of its {unread}."
+
+
+TOWERS = ("vision_config", "audio_config")
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _finite(entry) for name, entry in value.items()}

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from profiler.cli.options import FILE, INPUT, progress, tell_published_format
+from profiler.cli.options import FILE, INPUT, progress, tell_of_checkpoint
 
 
 @click.command(
@@ -72,7 +72,7 @@ def command(
         raise InputError(f"{files}: no kernel, copy or operator to import ({why}).")
     if loaded is not None:
         setting = as_named(found[0].setting, trace)
-        tell_published_format(loaded, replace(found[0], setting=setting))
+        tell_of_checkpoint(loaded, replace(found[0], setting=setting))
         described = found[0].model
         question = Question(described, setting, Lengths(batch, prompt, context))
         fields = {"model": described.name, "model_config_fields": loaded.config, **recorded(setting)}

@@ -213,10 +213,12 @@ def progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def tell_published_format(loaded: Loaded, scenario: Scenario) -> None:
-    """Note on stderr where a checkpoint is published in a narrower format than the default predicted."""
-    from workloads.catalogue import quantisation
+def tell_of_checkpoint(loaded: Loaded, scenario: Scenario) -> None:
+    """Notes on stderr where a checkpoint is published in a narrower format, or has more than is predicted."""
+    from workloads.catalogue import quantisation, unread_towers
 
+    if (towers := unread_towers(loaded)) is not None:
+        print(f"note: {towers}", file=sys.stderr)
     if not quantisation(loaded.config):
         return
     from workloads.checkpoint import AS_OPTION, stored_note

@@ -23,7 +23,7 @@ from profiler.cli.options import (
     progress,
     scenario_options,
     size_options,
-    tell_published_format,
+    tell_of_checkpoint,
 )
 from specfiles.errors import InputError
 
@@ -108,7 +108,7 @@ def command(
         emit(predict_listed(listed, device, limits, format, whose), out)
         return
     loaded, found = scenarios(model, asked)
-    tell_published_format(loaded, found[0])
+    tell_of_checkpoint(loaded, found[0])
     # A user's config is included, so that a report can be made from the prediction alone.
     own = {} if loaded.file else {"config": loaded.fields()}
     around = _engine(engine)

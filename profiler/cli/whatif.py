@@ -23,7 +23,7 @@ from profiler.cli.options import (
     positive,
     scenario_options,
     size_options,
-    tell_published_format,
+    tell_of_checkpoint,
 )
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def command(
     one_of(quality, "quality", QUALITIES)
     positive(top=top)
     loaded, found = scenarios(model, Asked(**flags))
-    tell_published_format(loaded, found[0])
+    tell_of_checkpoint(loaded, found[0])
     if len(found) != 1:
         raise InputError(
             f"{model} asks for {len(found)} points; whatif compares at one: choose it with --batch, --prompt "

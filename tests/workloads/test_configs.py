@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from specfiles.errors import InputError
 from workloads.blocks import AttentionBlock
-from workloads.catalogue import MODELS, agrees, load_model
+from workloads.catalogue import MODELS, Loaded, agrees, load_model, unread_towers
 from workloads.config import Config
 from workloads.families import FAMILIES, build, decoder_fields
 from workloads.model import Model
@@ -281,6 +281,18 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path, content: str, said: st
     with pytest.raises(InputError, match=r"config\.json") as error:
         load_model(tmp_path)
     assert said in str(error.value)
+
+
+def test_towers_that_are_not_read_are_named() -> None:
+    fields = load_model("Qwen3.5-27B").config
+    assert unread_towers(load_model("Qwen3.5-27B")) is None
+    both = {**fields, "audio_config": {}}
+    said = unread_towers(Loaded(build(Config(both, "x"), "x"), both))
+    assert said == "x is predicted as its decoder alone, without memory and time of its audio_config."
+    alone = {**fields, "model_type": "minicpmv4_6"}
+    said = unread_towers(Loaded(build(Config(alone, "x"), "x"), alone))
+    assert said is not None
+    assert said.endswith(" of its vision_config.")
 
 
 def test_a_decoder_of_known_towers_behind_another_is_read_alone() -> None:
