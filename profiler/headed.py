@@ -33,7 +33,7 @@ class Headed(torch.nn.Module):  # type: ignore[misc]
         """Select the implementation of attention."""
         self.model.set_attn_implementation(name)
 
-    def forward(self, tokens: torch.Tensor, *, logits_to_keep: int, **options: Any) -> Any:
-        """The logits of the last positions."""
+    def forward(self, tokens: torch.Tensor, *, logits_to_keep: int = 0, **options: Any) -> Any:
+        """The logits of the last positions, or of all."""
         hidden = self.model(tokens, **options).last_hidden_state
         return SimpleNamespace(logits=self.lm_head(hidden[:, -logits_to_keep:]))

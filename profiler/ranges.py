@@ -101,6 +101,7 @@ FAMILIES = {
     "longcat_flash": experts.LONGCAT,
     "deepseek_v4": streams.DEEPSEEK_V4,
     "hy_v4": streams.HY_V4,
+    "glm5_next_text": streams.GLM5_NEXT,
     "mamba": recurrent.MAMBA,
     "falcon_mamba": recurrent.FALCON_MAMBA,
     "mamba2": recurrent.MAMBA2,

@@ -184,7 +184,7 @@ LONGCAT = replace(
     attending={f"self_attn.{i}": "layers.attention.core" for i in range(2)},
     behind={**LATENT.behind, "layers.attention.kv_a_norm": FACTORS},
 )
-_INDEX, _PICK = "layers.attention.indexer", "layers.attention.indexer_scores + indexer_topk"
+_INDEX, PICK = "layers.attention.indexer", "layers.attention.indexer_scores + indexer_topk"
 _PICKING = {f"self_attn.indexer.{one}": f"{_INDEX}_{one}" for one in (*QKV[:2], "q_norm", "k_norm")}
 MINIMAX_M3 = replace(  # attention to what an indexer picks; MLPs with fused matrices
     LLAMA,
@@ -204,7 +204,7 @@ MINIMAX_M3 = replace(  # attention to what an indexer picks; MLPs with fused mat
     ),
     functions={"update_index": f"{_INDEX}_append"},
     rotations={"self_attn.indexer": f"{_INDEX}_rope"},
-    behind={f"{_INDEX}_append": _PICK},  # with the mask of what it picked
+    behind={f"{_INDEX}_append": PICK},  # with the mask of what it picked
 )
 MINICPM3 = replace(LATENT, behind={**LATENT.behind, "final_norm": FACTORS})
 INDEXED = replace(  # attention to what an indexer picks, which multiplies, appends, scores, weighs and sorts
@@ -221,10 +221,10 @@ INDEXED = replace(  # attention to what an indexer picks, which multiplies, appe
             }.items()
         },
     },
-    gaps=(*LATENT.gaps, Gap("self_attn.indexer.weights_proj", "self_attn.indexer", _PICK, inside=True)),
+    gaps=(*LATENT.gaps, Gap("self_attn.indexer.weights_proj", "self_attn.indexer", PICK, inside=True)),
     functions={"update_indexer": f"{_INDEX}_append"},
     rotations={"self_attn.indexer": f"{_INDEX}_rope"},
-    behind={**LATENT.behind, f"{_INDEX}_rope": HEADS, f"{_INDEX}_append": _PICK, _PICK: HEADS},
+    behind={**LATENT.behind, f"{_INDEX}_rope": HEADS, f"{_INDEX}_append": PICK, PICK: HEADS},
 )
 
 _SCALE = "position_scale"

@@ -1,4 +1,4 @@
-"""Decoders of several residual streams: DeepSeek-V4 and HY-V4."""
+"""Decoders of several residual streams: DeepSeek-V4, HY-V4 and GLM-5.3-Flash."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from profiler.parts.base import ATTENTION, HEADS, Family, Gap, Inside, named
 from profiler.parts.dense import NORMS, OUTSIDE, RESIDUALS
-from profiler.parts.experts import INDEXED, routing
+from profiler.parts.experts import INDEXED, PICK, routing
+from profiler.parts.hybrids import KIMI
 
 
 def _collapsed(name: str) -> str:
@@ -97,4 +98,37 @@ HY_V4 = replace(  # an indexer in some layers, and gates behind attention
     outside=STREAMS_OUTSIDE,
     behind={**INDEXED.behind, f"{ATTENTION}.core": f"{ATTENTION}.gate_mul"},
     widens=("model.rotary_emb", "model.layers.0"),
+)
+
+# GLM-5.3-Flash: Kimi's delta layers, and latent attention to what an indexer picks of pools of positions.
+_DELTA = KIMI.kinds["self_attn.forget_gate"]
+_POOL = "self_attn.indexer.get_pooled_states"
+
+
+def _with_streams(inside: Family | Inside, more: dict[str, str], spread: str) -> Inside:
+    """A layer whose activations are called behind both products, whose results they limit."""
+    modules = {path: name for path, name in inside.modules.items() if not path.endswith(".act_fn")}
+    sums = replace(SPREAD[0], name=spread), SPREAD[1]
+    return Inside({**modules, **COLLAPSED, **more}, (*sums, *inside.gaps[len(RESIDUALS) :]))
+
+
+_LATENT = _with_streams(INDEXED, {_POOL: f"{_INDEX}_pool"}, SPREAD[0].name)
+_LINEAR = _with_streams(_DELTA, {"attn_hc": _collapsed("layers.delta_hyper")}, "layers.delta_hyper_spread")
+GLM5_NEXT = replace(
+    INDEXED,
+    modules=_LATENT.modules,
+    gaps=_LATENT.gaps,
+    outside={**STREAMS_OUTSIDE, "model.hc_head": "hyper_mean"},
+    kinds={"self_attn.forget_gate": _LINEAR},
+    functions={**INDEXED.functions, **KIMI.functions},
+    behind={
+        **KIMI.behind,
+        f"{_INDEX}_k_norm": f"{_INDEX}_gate_proj",
+        f"{_INDEX}_append": HEADS,  # what each query sees
+        f"{_INDEX}_pool": PICK,
+        PICK: HEADS,
+    },
+    packages=KIMI.packages,
+    rotations={},
+    widens=("create_recurrent_attention_mask", "model.layers.0"),
 )

@@ -31,8 +31,7 @@ def fed(subject: Subject, cache: Any, tokens: Any) -> list[Any]:
     """Logits of a prefill and of decode steps, one token each."""
     pieces = [tokens[:, :PROMPT], *tokens[:, PROMPT:].split(1, dim=1)]
     with torch.inference_mode():
-        given = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 0}  # all of them
-        return [subject.network(piece, **given).logits for piece in pieces]
+        return [subject.network(piece, past_key_values=cache, use_cache=True).logits for piece in pieces]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -100,7 +100,7 @@ def pieces(model: Model, name: str, phase: str = "prefill") -> int:
     filled = (before for before, then in parts.behind.items() if name in apart(Counter([then])))
     behind = sum(pieces(model, before, phase) for before in filled)
     if parts.is_recurrent and together:
-        return CALLS[phase][name.rpartition(".")[2]] + behind
+        return CALLS[phase].get(name.rpartition(".")[2], 1) + behind
     kinds = (
         apart(Counter(gap.name for gap in kind.gaps))[name]  # a module's name may stand under several paths
         // (1 if parts.encoder else max(1, len(parts.attending)))  # as may gaps of layers that attend twice
