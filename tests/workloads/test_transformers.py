@@ -147,6 +147,7 @@ UNNAMED = {
     "molmo2_text": ("molmo2", "Molmo2TextModel"),
     "voxtral_realtime_text": ("voxtral_realtime", "VoxtralRealtimeTextModel"),
     "emu3_text_model": ("emu3", "Emu3TextModel"),
+    "mllama_text_model": ("mllama", "MllamaTextModel"),
     "qwen2_5_omni_text": ("qwen2_5_omni", "Qwen2_5OmniThinkerTextModel"),
     "qwen3_omni_moe_text": ("qwen3_omni_moe", "Qwen3OmniMoeThinkerTextModel"),
 }
@@ -212,6 +213,9 @@ def reference(fields: dict[str, Any], device: str = "meta") -> Any:
     for module in model.modules():
         if hasattr(module, "vision_moe"):  # ERNIE's experts of images
             del module.vision_moe
+        if type(module).__name__ == "MllamaCrossAttentionDecoderLayer":  # which texts skip
+            module._modules.clear()
+            module._parameters.clear()
         if hasattr(module, "embed_tokens_extend"):  # Phi-4's towers, which hand texts on
             module.embed_tokens_extend = HandsOn()
     if hasattr(config, "num_kv_shared_layers"):  # else layers that borrow keys run for the last position
@@ -499,6 +503,7 @@ OWN: dict[str, dict[str, Any]] = {  # what a family's smallest config needs besi
         for family in ("ernie4_5_vl_moe_text", "ernie4_5_moe_vl")
     },
     "molmo2_text": {"head_dim": 10},
+    "mllama_text_model": {"num_hidden_layers": 4, "cross_attention_layers": [1, 3]},
     "cohere_compass_text": {
         "rope_parameters": {
             "full_attention": None,
@@ -559,13 +564,14 @@ def small(family: str, **changes: Any) -> dict[str, Any]:
     return {"model_type": family, **base, **OWN.get(family, {}), **changes}
 
 
+LONGER = ("molmo2_text", "mllama_text_model")  # tables than the vocabulary is, so that heads are others
 SPARSE_BY_NAME = ("glm4_moe_lite", "hy_v4")  # whose configs heed no first_k_dense_replace
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((family, {}) for family in ON_META),
     *(
         (family, {"tie_word_embeddings": tied})
         for family in ON_META
-        for tied in (False, family != "molmo2_text")
+        for tied in (False, family not in LONGER)
     ),
     *((family, {"num_key_value_heads": heads}) for family in LLAMAS for heads in (1, 6)),
     *((family, {"head_dim": 22}) for family in LLAMAS if family != "olmoe"),

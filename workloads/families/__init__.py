@@ -31,7 +31,8 @@ READERS: dict[str, str] = {
         "qwen3_omni_moe_text granite4_vision_text granite_docling_text hunyuan_vl_text "
         "paddleocr_vl_text glm_ocr_text glm4v_text glm4v_moe_text cohere_compass_text "
         "emu3_text_model cosmos3_edge_text deepseek_ocr2_text phi4_multimodal phi4mm ernie4_5_vl_moe_text "
-        "ernie4_5_moe_vl molmo2_text voxtral_realtime_text"
+        "ernie4_5_moe_vl molmo2_text voxtral_realtime_text "
+        "mllama_text_model"
     ),
     "gpt": "gpt2 gpt_bigcode gpt_neo opt xglm",
     "gemma": "gemma3n_text gemma4_text gemma4_unified_text",

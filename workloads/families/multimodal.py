@@ -92,9 +92,24 @@ def _voxtral(config: Config) -> Model:
     return replace(model, stack=replace(model.stack, layers=layers))
 
 
+def _mllama(config: Config) -> Model:
+    """Llama 3.2 Vision: layers that attend to images, which texts skip, are left out as towers are."""
+    count = config.layers("num_hidden_layers", default=40)
+    default = [i for i in (3, 8, 13, 18, 23, 28, 33, 38) if i < count]
+    skipped = config.indices("cross_attention_layers", count)
+    skipped = default if skipped is None else skipped
+    if len(set(skipped)) == count:
+        raise config.wrong("cross_attention_layers", "some layers of the decoder only, not all")
+    own = Config({**config.fields, "num_hidden_layers": count - len(set(skipped))}, config.origin)
+    model = readers({config.kind: Quirks(biases=("", "", ""), kv_heads=8)})[config.kind](own)
+    rows = TokenTable(model.vocabulary + 8)  # of places of images
+    return replace(model, stack=replace(model.stack, inputs=(rows, *model.stack.inputs[1:])))
+
+
 FAMILY = {
     **readers(QUIRKS),
     **dict.fromkeys(("ernie4_5_vl_moe_text", "ernie4_5_moe_vl"), _ernie_vl),
     "molmo2_text": _molmo2,
     "voxtral_realtime_text": _voxtral,
+    "mllama_text_model": _mllama,
 }

@@ -7,7 +7,6 @@ _WHY = {
         "bigbird_pegasus blenderbot blenderbot-small marian mbart mvp pegasus plbart prophetnet t5gemma2 "
         "udop florence2 pix2struct_text_model pp_formulanet vision-encoder-decoder trocr"
     ),
-    "some of its layers attend to images, and run only where there are some": "mllama mllama_text_model",
     "adapters between its layers attend to images or proteins": "idefics evolla",
     "its window counts generated positions, while all of the prompt stays visible": "unlimited_ocr_text",
     "its convolutions depend on the tokens, and its layers attend to sums of earlier ones": "inkling2_text",
