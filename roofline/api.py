@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwspecs import Device, load_device
 from roofline.asked import Asked, scenarios, scenarios_of
-from roofline.ceilings import Fidelity, ceilings
+from roofline.ceilings import Ceilings, Fidelity, ceilings, known_backend
 from roofline.predict import Prediction
 from roofline.predict import predict as _predict
 from roofline.scenario import Scenario
@@ -53,6 +53,7 @@ __all__ = [
     "whatif",
 ]
 
+SIZES = {"batch", "prompt", "context", "output", "steps", "images", "tp", "ep", "pp"}  # whole numbers
 Asking = str | Path | Loaded | Model | Scenario
 Hardware = str | Path | Device
 
@@ -103,6 +104,7 @@ def predict(
     from roofline.engines import find_engine, kernels_of, run_by
 
     one, around = scenario(model, **asked), find_engine(engine)
+    backend = known_backend(backend, Fidelity(fidelity))
     if around is None:
         return _predict(one, _device(hw), fidelity, backend)
     whose = backend or kernels_of(around, fidelity)
@@ -149,7 +151,8 @@ def explain(
 
     from roofline.explain import explained
 
-    found = explained(scenario(model, **asked), _device(hw), fidelity, operator, backend)
+    whose = known_backend(backend, Fidelity(fidelity))
+    found = explained(scenario(model, **asked), _device(hw), fidelity, operator, whose)
     columns = ["operator", "phase", "context", "term", "time_s", "why", "provenance"]
     rows = [
         (one.operator, one.phase, one.context, term.name, term.seconds, term.why, one.provenance)
@@ -189,8 +192,8 @@ def serve(
     asked = Served(
         str(model) if named else scenario(model, **options),
         _asked(options) if named else Asked(),
-        rates=None if rate is None else (rate,) if isinstance(rate, int | float) else tuple(rate),
-        users=None if users is None else (users,) if isinstance(users, int) else tuple(users),
+        rates=None if rate is None else _each(_plain(rate)),
+        users=None if users is None else _each(_plain(users)),
         trace=Path(trace) if isinstance(trace, str) else trace,
         **of_engine,
     )
@@ -223,7 +226,7 @@ def ops(table: pd.DataFrame, hw: Hardware, fidelity: str = "datasheet", *, backe
     """A table of operators (op, dtype, m, n, k, ..: docs/formats.md) with predictions appended."""
     from roofline.tablenames import predict_named
 
-    return predict_named(table, ceilings(_device(hw), fidelity, backend))
+    return predict_named(table, _ceilings(hw, fidelity, backend))
 
 
 def time_of(operator: Operator, hw: Hardware, fidelity: str = "datasheet", *, backend: str = "") -> Times:
@@ -231,7 +234,7 @@ def time_of(operator: Operator, hw: Hardware, fidelity: str = "datasheet", *, ba
 
     `operator` is one of `workloads.operators`, or a class of yours with a `kind` and a `work()`.
     """
-    return times(operator, ceilings(_device(hw), fidelity, backend))
+    return times(operator, _ceilings(hw, fidelity, backend))
 
 
 def validate(run: str | Path, hw: Hardware, fidelity: str = "calibrated") -> Validation:
@@ -243,19 +246,27 @@ def validate(run: str | Path, hw: Hardware, fidelity: str = "calibrated") -> Val
 
 
 def _asked(options: dict[str, Any]) -> Asked:
-    """The options; a technique may be given as one word.
+    """The options; a technique may be given as one word, numbers and lists as NumPy's.
 
-    Raises InputError for an option that does not exist.
+    Raises InputError for an option that does not exist, and for a size that is no whole number.
     """
     for name in options.keys() - (known := {field.name: None for field in fields(Asked)}).keys():
         raise choose(name, list(known), "option")
-    words = {name: _each(value) for name, value in options.items() if name in ("techniques", "without")}
-    return Asked(**{**options, **words})
+    given = {name: _plain(value) for name, value in options.items() if value is not None}
+    for name in SIZES & given.keys():
+        if not all(isinstance(size, int) for size in _each(given[name])):
+            raise InputError(f"{name} is {given[name]!r}; expected a whole number.")
+    words: dict[str, Any] = {name: _each(given[name]) for name in ("techniques", "without") if name in given}
+    return Asked(**{**given, **words})
 
 
 def _each(named: Any) -> tuple[Any, ...]:
     """A list of names or techniques as a tuple, or one that stands alone."""
     return tuple(named) if isinstance(named, Iterable) and not isinstance(named, str) else (named,)
+
+
+def _ceilings(hw: Hardware, fidelity: str, backend: str) -> Ceilings:
+    return ceilings(_device(hw), fidelity, known_backend(backend, Fidelity(fidelity)))
 
 
 def _device(hw: Hardware) -> Device:

@@ -211,6 +211,19 @@ def ceilings(
     )
 
 
+def known_backend(backend: str | None, fidelity: Fidelity) -> str:
+    """A library with kernels measured on any device, "" for none; InputError lists those that there are."""
+    if not backend:
+        return ""
+    if not fidelity.calibrates:
+        raise InputError(f"--backend chooses kernels, and fidelity {fidelity} has none; use calibrated.")
+    from hwspecs.calibrations import measured_backends
+
+    if backend not in (known := measured_backends()):
+        raise choose(backend, list(known), "backend")
+    return backend
+
+
 def _check_stated(device: Device, fidelity: Fidelity, kernels: Kernels | None) -> None:
     """Raise InputError for a fidelity that the device file does not support."""
     if fidelity is Fidelity.DATASHEET and device.datasheet.dram.byte_per_s is None:

@@ -16,7 +16,6 @@ from profiler.cli.options import (
     emit,
     hardware,
     keep_inputs,
-    known_backend,
     known_fidelity,
 )
 from specfiles.errors import InputError
@@ -57,7 +56,7 @@ def command(
 
     from hwspecs import load_device
     from profiler.tables import with_backend
-    from roofline.ceilings import ceilings
+    from roofline.ceilings import ceilings, known_backend
     from roofline.tablefiles import write_table
     from roofline.tablenames import predict_named
 

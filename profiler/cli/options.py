@@ -296,17 +296,6 @@ def known_fidelity(name: str | None, kernels: bool = False) -> Any:
     return Fidelity(name or ("calibrated" if kernels else "datasheet"))
 
 
-def known_backend(backend: str | None, fidelity: Any) -> str:
-    """A library with kernels measured on any device; InputError lists those."""
-    if backend is None:
-        return ""
-    if not fidelity.calibrates:
-        raise InputError(f"--backend chooses kernels, and fidelity {fidelity} has none; use calibrated.")
-    from hwspecs.calibrations import measured_backends
-
-    return one_of(backend, "backend", measured_backends())
-
-
 def one_of(value: str, what: str, known: tuple[str, ...]) -> str:
     """The value, if known; InputError lists the known ones."""
     if value not in known:

@@ -16,7 +16,6 @@ from profiler.cli.options import (
     format_option,
     hardware,
     keep_inputs,
-    known_backend,
     known_fidelity,
     one_of,
     output_file,
@@ -77,6 +76,7 @@ def command(
     """
     from hwspecs import load_device
     from roofline.asked import Asked, listed_operators, scenarios
+    from roofline.ceilings import known_backend
     from roofline.predict import predict as run
 
     if (model is None) == (from_module is None):

@@ -229,10 +229,10 @@ def _mean_request(model: str, file: Path | None, asked: Served) -> tuple[Loaded,
 def _policy(name: str, asked: Served, budget: int) -> Policy:
     if name not in BATCHINGS:
         raise choose(name, list(BATCHINGS), "batching")
-    least = {"max_batch": 1, "engines": 1, "readers": 0, "poll_steps": 1, "budget": 1}
+    least = {"max_batch": 1, "engines": 1, "readers": 0, "poll_steps": 1, "step_overhead": 0, "budget": 1}
     for option, fewest in least.items():
         value = budget if option == "budget" else getattr(asked, option)
-        if value < fewest:
+        if not value >= fewest:
             raise InputError(f"{option.replace('_', '-')} is {value}; expected at least {fewest}.")
     if name in ("mixed", "chunked") and budget <= asked.max_batch:
         raise InputError(

@@ -45,6 +45,28 @@ def test_every_option_is_described() -> None:
     assert {field.name for field in fields(Asked)} <= said
 
 
+def test_sizes_are_whole_numbers_of_python_or_numpy() -> None:
+    plain = api.predict(LLAMA, "h100", batch=4, prompt=64, output=2).totals()
+    counted = {"batch": np.int64(4), "prompt": np.array(64), "output": 2, "techniques": None, "tp": None}
+    assert api.predict(LLAMA, "h100", **counted).totals() == plain
+    for wrong in ("4", 2.5, float("nan")):
+        with pytest.raises(InputError, match=r"batch is .*; expected a whole number"):
+            api.predict(LLAMA, "h100", batch=wrong)
+
+
+def test_a_backend_is_one_whose_kernels_were_measured() -> None:
+    with pytest.raises(InputError, match="no backend named 'vLLM'; did you mean vllm"):
+        api.predict(LLAMA, "h100", "calibrated", backend="vLLM")
+    with pytest.raises(InputError, match="fidelity datasheet has none"):
+        api.time_of(Gemm(1, 8, 8), "h100", backend="vllm")
+
+
+def test_time_of_an_engine_s_own_is_not_negative() -> None:
+    for wrong in (-1.0, float("nan")):
+        with pytest.raises(InputError, match=r"step-overhead is .*; expected at least 0"):
+            api.serve(LLAMA, "h100", rate=1, requests=10, prompt=9, output=2, step_overhead=wrong)
+
+
 def test_a_table_adds_up_to_its_totals() -> None:
     one = api.predict(LLAMA, "h100", batch=4, prompt=512, output=64)
     table = one.table()
