@@ -214,7 +214,10 @@ def sweep(points: Sequence[dict[str, Any]]) -> str:
     if len({row["output"] for row in rows}) == 1:
         del columns["output"]
     phases = ", ".join(rows[0]["bound"])
-    return f"{heading(*points)}{table(rows, columns)}Bound by: the limit on most of each phase ({phases}).\n"
+    lines = [f"Bound by: the limit on most of each phase ({phases})."]
+    lines += dict.fromkeys(f"engine {point['engine']['told']}" for point in points if "engine" in point)
+    lines += dict.fromkeys(f"note: {note}" for point in points for note in point["notes"])
+    return heading(*points) + table(rows, columns) + "\n".join(lines) + "\n"
 
 
 def _bounds(point: dict[str, Any]) -> dict[str, str]:

@@ -115,11 +115,7 @@ class Prediction:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the numbers take for granted and no option says, a sentence each."""
-        others, stages = self.schedule.others, self.scenario.setting.pipeline_parallel
-        beside = f"{' and '.join(others)} runs beside {self.scenario.model.name}, by a technique"
-        turns = f"one batch passes the {stages} stages in turn; several batches in flight are not counted"
-        told = (*self.ceilings.told(self.multiplied), *self.schedule.notes)
-        return (*told, *([beside] if others else []), *([turns] if stages > 1 else []))
+        return notes(self.schedule, self.ceilings, self.multiplied)
 
     @property
     def multiplied(self) -> set[str]:
@@ -184,6 +180,16 @@ def predict(
     from roofline.engines import with_engine
 
     return with_engine(found, engine)
+
+
+def notes(schedule: Schedule, limits: Ceilings, formats: set[str]) -> tuple[str, ...]:
+    """What the numbers of a schedule that multiplies in `formats` take for granted, a sentence each."""
+    main, others = schedule.main, schedule.others
+    stages = main.setting.pipeline_parallel
+    beside = f"{' and '.join(others)} runs beside {main.model.name}, by a technique"
+    turns = f"one batch passes the {stages} stages in turn; several batches in flight are not counted"
+    told = (*limits.told(formats), *schedule.notes)
+    return (*told, *([beside] if others else []), *([turns] if stages > 1 else []))
 
 
 def check_node(scenario: Scenario, device: Device) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwspecs import Device
 from roofline.ceilings import Ceilings, Fidelity
-from roofline.predict import Prediction, Row
+from roofline.predict import Prediction, Row, notes
 from roofline.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -59,10 +59,13 @@ def of_points(
 
     `totals` are arrays over points.
     """
+    schedule = scenarios[0].schedule(device)
+    said = notes(schedule, limits, schedule.multiplied())  # points differ in sizes alone
     columns = {name: [None if v != v else v for v in values.tolist()] for name, values in totals.items()}
     return [
         {
             **asked(scenario, device, limits),
+            "notes": list(said),
             "bound": bounds[i],
             "totals": {name: values[i] for name, values in columns.items()},
         }

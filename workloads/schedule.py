@@ -15,7 +15,7 @@ from specfiles.errors import InputError
 from specfiles.frozen import dataclass
 from workloads.arrays import anywhere, maximum
 from workloads.convention import Convention
-from workloads.dtypes import Size
+from workloads.dtypes import Size, compute_dtype
 from workloads.model import UNLIMITED, Model
 from workloads.phases import Named, laid_out, operators, owners, weight_bytes
 from workloads.sharing import stages
@@ -110,6 +110,11 @@ class Schedule:
     def others(self) -> list[str]:
         """The names of the models beside it, as one that drafts."""
         return list(dict.fromkeys(resident.model.name for resident in self.residents[1:]))
+
+    def multiplied(self) -> set[str]:
+        """The formats that its products multiply in."""
+        works = (row.operator.work() for each in self.passes for row in each.operators(each.last))
+        return {compute_dtype(str(work.dtype)) for work in works if work.matrix_flops}
 
     @property
     def convention(self) -> Convention:

@@ -27,14 +27,12 @@ from specfiles.errors import InputError, choose
 from workloads.catalogue import Loaded, load_model
 from workloads.checkpoint import AS_OPTION, stored_note
 from workloads.descriptor import is_descriptor, load_descriptor
-from workloads.dtypes import compute_dtype
 from workloads.traffic import Traffic
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from hwspecs import Device
-    from workloads.schedule import Schedule
     from workloads.step import Setting
 
 MOST_DRAWN = 10_000  # requests, where a search may choose how many it needs
@@ -137,7 +135,7 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
             *_taken(policies, whose),
             *_notes(
                 device,
-                drawn_ceilings.told(_multiplied(schedule)),
+                drawn_ceilings.told(schedule.multiplied()),
                 devices,
                 asked.readers,
                 scenario.setting.replicas,
@@ -162,12 +160,6 @@ def _taken(policies: Sequence[Policy], whose: str) -> tuple[str, ...]:
     """How many tokens a step takes, where the user did not say; static batches are read whole."""
     budgets = {policy.budget for policy in policies if policy.batching != "static"}
     return tuple(f"a step takes up to {each} new tokens, {whose} (--budget)" for each in budgets if whose)
-
-
-def _multiplied(schedule: Schedule) -> set[str]:
-    """The formats that products of the schedule multiply in."""
-    works = (row.operator.work() for each in schedule.passes for row in each.operators(each.last))
-    return {compute_dtype(str(work.dtype)) for work in works if work.matrix_flops}
 
 
 def _notes(device: Device, notes: tuple[str, ...], devices: int, readers: int, parts: int) -> tuple[str, ...]:

@@ -203,6 +203,15 @@ def test_lists_of_sizes_span_a_grid(roofline: Roofline) -> None:
     assert "output" not in roofline(*PREDICT, "--batch", "1,8").out.splitlines()[2]
 
 
+def test_a_grid_says_what_it_takes_for_granted(roofline: Roofline) -> None:
+    """As a single prediction does: the engine, measured ceilings that are missing, stages that take turns."""
+    asked = ("predict", "Llama-2-7B", "--hw", "dgx-h100", "--batch", "1,8", "--pp", "2")
+    out = roofline(*asked, "--fidelity", "measured").out
+    assert out.count("note: one batch passes the 2 stages in turn") == 1
+    assert "note: not measured, data-sheet values used: fp32 vector peak, special functions\n" in out
+    assert roofline(*PREDICT, "--batch", "1,8", "--engine", "vllm").out.count("engine vllm: ") == 1
+
+
 def test_a_prediction_of_your_own_config_is_reported_without_it(roofline: Roofline, tmp_path: Path) -> None:
     config = tmp_path / "my-model.json"
     config.write_text(json.dumps(CONFIG))
