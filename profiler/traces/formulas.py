@@ -65,24 +65,25 @@ def heads_first(call: Recorded, at: Sequence[int]) -> Operator | None:
 
 
 def heads_last(call: Recorded, at: Sequence[int]) -> Operator | None:
-    """Q[batch, q_len, heads, head_dim]; where sequences are packed, Q[tokens, heads, head_dim]."""
+    """Q[batch, q_len, heads, head_dim]; of packed sequences Q[tokens, heads, head_dim], or a batch of 1."""
     q, k, _ = call.tensors(at[:3])
-    if len(q.dims) == 4 and len(k.dims) == 4:
-        batch, q_len, heads, width = q.dims
-        return _attention(call, (batch, q_len, k.dims[1], heads, k.dims[2], width), q, at)
-    if len(q.dims) == 3 and len(k.dims) == 3:
-        sequences = call.sequences or _packed(call, after=at[2])
-        if not sequences:
-            return None
-        each, visible = q.dims[0] / sequences, k.dims[0] / sequences
-        return _attention(call, (sequences, each, visible, q.dims[1], k.dims[1], q.dims[2]), q, at)
-    return None
+    if not len(q.dims) == len(k.dims) in (3, 4):
+        return None
+    batch, packed = math.prod(q.dims[:-3]), _packed(call, after=at[2])
+    if len(q.dims) == 3:
+        packed = call.sequences or packed
+    elif batch > 1 or not packed:
+        packed = 1
+    if not packed:
+        return None
+    each, visible = q.dims[-3] / packed, k.dims[-3] / packed
+    return _attention(call, (batch * packed, each, visible, q.dims[-2], k.dims[-2], q.dims[-1]), q, at)
 
 
 def _packed(call: Recorded, after: int) -> int:
-    """Sequences by the offsets where they begin, which follow queries, keys and values; 0 without them."""
-    offsets = call.inputs[after + 1] if len(call.inputs) > after + 1 else None
-    return offsets.dims[0] - 1 if offsets and len(offsets.dims) == 1 else 0
+    """Sequences by the offsets where they begin, the first numbers behind the values; 0 without them."""
+    vectors = (t for t in call.inputs[after + 1 :] if t and len(t.dims) == 1 and "int" in t.type)
+    return next((t.dims[0] - 1 for t in vectors), 0)
 
 
 def cached(call: Recorded, at: Sequence[int]) -> Operator | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -443,12 +444,15 @@ def test_a_prompt_has_the_sizes_that_its_attention_was_recorded_with(
 
 
 def test_packed_sequences_are_told_by_the_offsets_where_they_begin() -> None:
-    packed = Tensor((1200, 16, 64), BF16)
+    """Right behind the values, or behind a bias: efficient attention packs into a batch of one."""
     offsets = Tensor((5,), "int")
-    four = heads_last(Recorded((packed, packed, packed, offsets), {}, ()), (0, 1, 2))
-    assert isinstance(four, Attention)
-    assert (four.batch, four.q_len, four.kv_len) == (4, 300, 300)
-    assert heads_last(Recorded((packed, packed, packed), {}, ()), (0, 1, 2)) is None
+    for dims, behind in (((1200, 16, 64), (offsets,)), ((1, 1200, 16, 64), (None, offsets))):
+        packed = Tensor(dims, BF16)
+        four = heads_last(Recorded((packed, packed, packed, *behind), {}, ()), (0, 1, 2))
+        assert isinstance(four, Attention)
+        assert (four.batch, four.q_len, four.kv_len) == (4, 300, 300)
+        alone = heads_last(Recorded((packed, packed, packed, Tensor((16,), "float")), {}, ()), (0, 1, 2))
+        assert alone == (None if len(dims) == 3 else replace(four, batch=1, q_len=1200, kv_len=1200))
 
 
 def test_real_decode_of_experts_is_modelled_with_and_without_its_capture(
