@@ -27,6 +27,7 @@ from profiler.parts import (
 from profiler.parts.base import Family
 from specfiles.errors import InputError
 from workloads.blocks import LightningBlock, Mamba2Block, MlaBlock, SharedAttentionBlock
+from workloads.families.encoders import ROBERTAS
 from workloads.layer import Layer
 from workloads.model import Model
 
@@ -121,7 +122,7 @@ FAMILIES = {
     "qwen3_next": hybrids.QWEN3_NEXT,
     "qwen3_5_text": hybrids.QWEN3_5,
     "qwen3_5_moe_text": hybrids.QWEN3_5_MOE,
-    **dict.fromkeys(("bert", "roberta"), encoders.BERT),
+    **dict.fromkeys(("bert", *ROBERTAS), encoders.BERT),
     "distilbert": encoders.DISTILBERT,
     "t5": encoder_decoders.T5,
     "bart": encoder_decoders.BART,

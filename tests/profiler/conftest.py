@@ -19,6 +19,7 @@ from profiler.subject import Subject, load_subject
 from workloads.catalogue import Loaded
 from workloads.config import Config
 from workloads.families import build
+from workloads.families.encoders import ROBERTAS
 
 LLAMA = {
     "hidden_size": 48,
@@ -217,7 +218,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "num_sparse_decoder_layers": 1,
     },
     "bert": {**LLAMA, "num_key_value_heads": 6, "type_vocab_size": 2},
-    "roberta": {**LLAMA, "num_key_value_heads": 6, "type_vocab_size": 1},
+    **{name: {**LLAMA, "num_key_value_heads": 6, "type_vocab_size": 1} for name in ROBERTAS},
     "distilbert": {
         "dim": 48,
         "n_layers": 3,

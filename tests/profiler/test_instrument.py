@@ -21,6 +21,7 @@ from profiler.subject import Subject
 from roofline.together import JOIN
 from specfiles.errors import InputError
 from workloads.catalogue import Loaded
+from workloads.families.encoders import ROBERTAS
 from workloads.model import Model
 from workloads.operators import Rope
 from workloads.work import Role
@@ -30,7 +31,7 @@ pytest.importorskip("transformers")
 
 POINTS = [Point("prefill", 2, 12, 12), Point("decode", 2, 1, 13)]
 CAPACITY = 16
-ENCODERS = ("bert", "roberta", "distilbert")
+ENCODERS = ("bert", *ROBERTAS, "distilbert")
 # Which prepare types and positions before the first embedding, after streams were copied, or after a gap and
 # in a module of their own.
 OTHER_INPUTS = {**dict.fromkeys((*ENCODERS, "deepseek_v4"), 1), "gemma4_text": -1}
