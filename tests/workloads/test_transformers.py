@@ -266,6 +266,7 @@ def shallow(fields: dict[str, Any]) -> dict[str, Any]:
     name = next(name for name in ("n_layer", "n_layers", "num_hidden_layers") if name in fields)
     fewer = {**fields, name: min(layers, fields[name])}
     lists = ("layer_types", "mlp_layer_types", "indexer_types", "moe_layer_freq", "sparse_attention_freq")
+    lists += ("sparse_disable_index_value",)
     inside = dict(fields.get("sparse_attention_config") or {})
     for listed in (*lists, "intermediate_size", "activation_sparsity_pattern"):
         for stated in (fewer, inside):
