@@ -289,8 +289,8 @@ def test_messages_of_collectives(devices: int) -> None:
 def test_a_cache_holds_what_the_reference_keeps(family: str, fields: dict[str, Any]) -> None:
     """Keys, values and states of a prompt in fp32, tensor by tensor, through the reference's own cache.
 
-    It keeps as many inputs of a convolution as there are taps, of which the next position needs all but one;
-    RWKV has one array of all layers' rows.
+    It keeps as many inputs of a convolution as there are taps, of which the next position needs all but one,
+    and of ZAYA's no more than these; RWKV has one array of all layers' rows.
     """
     model, batch = ours(family, fields), batch_of(family)
     with torch.no_grad():
@@ -300,7 +300,7 @@ def test_a_cache_holds_what_the_reference_keeps(family: str, fields: dict[str, A
     setting = Setting(Precision.of("fp32"))
     found = operators(model, Step(batch, 1, TOKENS), setting)
     convolutions = [(r.count, r.operator) for r in found if isinstance(r.operator, CausalConv)]
-    spare = sum(count * batch * op.channels * 4 for count, op in convolutions)
+    spare = 0 if family == "zaya" else sum(count * batch * op.channels * 4 for count, op in convolutions)
     assert kept == model.cache_bytes(batch, TOKENS, setting) + spare > 0
 
 
