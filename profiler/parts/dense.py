@@ -106,13 +106,13 @@ PHI3 = Family(
     OUTSIDE,
 )
 GLM = Family("model.layers", {**SELF_ATTENTION, **FUSED_MLP, **NORMS}, PHI3.gaps, OUTSIDE)
+GLM4_POST_NORMS = {
+    "post_self_attn_layernorm": "layers.attention_post_norm",
+    "post_mlp_layernorm": "layers.mlp_post_norm",
+}
 GLM4 = Family(
     "model.layers",
-    {
-        **GLM.modules,
-        "post_self_attn_layernorm": "layers.attention_post_norm",
-        "post_mlp_layernorm": "layers.mlp_post_norm",
-    },
+    {**GLM.modules, **GLM4_POST_NORMS},
     (
         *residuals("post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm"),
         FUSED_PRODUCT,

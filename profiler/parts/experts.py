@@ -8,6 +8,8 @@ from profiler.parts.base import ATTENTION, FACTORS, HEADS, MLP, Family, Gap, Ins
 from profiler.parts.dense import (
     FUSED_MLP,
     FUSED_PRODUCT,
+    GLM4,
+    GLM4_POST_NORMS,
     GRANITE_3,
     LLAMA,
     OLMO2,
@@ -88,6 +90,11 @@ PHIMOE = replace(LLAMA, modules={**LLAMA.modules, **routing("mlp", "router")})
 GATED = replace(MOE, modules={**MOE.modules, "mlp.shared_expert_gate": "layers.moe.shared_gate"})
 QWEN2_MOE = _sharing(GATED, "shared_expert", "shared_expert_gate")
 SHARED_EXPERTS = _sharing(MOE, "shared_experts", "shared_experts")
+KOLIBRI = replace(  # with norms behind the blocks, too, as GLM-4
+    SHARED_EXPERTS,
+    modules={**GLM4_POST_NORMS, **SHARED_EXPERTS.modules},
+    gaps=(*GLM4.gaps[: len(RESIDUALS)], *SHARED_EXPERTS.gaps[len(RESIDUALS) :]),
+)
 ERNIE = _sharing(MOE, "shared_experts", "experts")  # which run after the shared one
 HUNYUAN = _sharing(MOE, "shared_mlp", "experts")
 ARIA = replace(SHARED_EXPERTS, modules={**SHARED_EXPERTS.modules, **routing("mlp", "router")})

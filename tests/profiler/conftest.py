@@ -410,6 +410,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "no_rope_layers": [1, 0, 1],
         "kv_source_layers": [0, 1, 0],
     },
+    "kolibri1": {**LLAMA, **EXPERTS, "head_dim": 8},
     "axk2": {**LLAMA, **EXPERTS, **LATENT, **INDEX, "gated_norm_rank": 4},
     "granite_swa": {**LLAMA, **SINKS},
     "granitemoe_swa": {**LLAMA, **EXPERTS, **SINKS, "shared_intermediate_size": 32},
@@ -436,7 +437,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "layer_types": ["full_attention", "sliding_attention", "full_attention"],
         "mlp_layer_types": ["dense", "sparse", "sparse"],
     },
-    "qwen3_vl_text": {**LLAMA, "head_dim": 8},
+    **{name: {**LLAMA, "head_dim": 8} for name in ("qwen3_vl_text", "molmo2_text")},
     "hunyuan_vl_text": {
         **LLAMA,
         "head_dim": 8,
