@@ -166,8 +166,8 @@ def _notes(device: Device, notes: tuple[str, ...], devices: int, readers: int, p
     """What the times take for granted: beside `notes` on ceilings, parts of a batch and several nodes."""
     if parts > 1:
         notes += (
-            f"each of {parts} devices runs the attention of its own sequences, and a step takes as long as "
-            "one with the largest part on every device: one prompt alone as long as one on each",
+            f"each of {parts} devices runs the attention of its own sequences, and a step waits for the one "
+            "with the most; experts have their share of all",
         )
     node = device.node
     if node and devices > node.count:

@@ -4,6 +4,7 @@ A step may read chunks of several prompts and yield a token for each of many oth
 with a context of its own. Operators fall in three classes, found by asking the model and not by their names:
 
 - of tokens: the same for so many new tokens, whichever sequences they are of (projections, norms, experts);
+  those that devices pool apart, where each runs attention for a part of the batch (routed experts);
 - of scored positions: the vocabulary projection and sampling, once per sequence that yields a token;
 - of sequences: what looks back (attention, states), apart for decoding sequences and for each chunk.
 
@@ -11,8 +12,9 @@ Each class is predicted at a few sizes and interpolated between them: times are 
 kinks. At fidelity calibrated they are stairs (tiles, waves), which the line between two sizes smooths; the
 prompts that are asked for are one of the sizes, so that a simulation of equal ones agrees with a prediction.
 
-Where devices run attention for parts of the batch, sequences and prompts are dealt to the parts evenly, and a
-step takes as long as one with the largest part on every device.
+Where devices run attention for parts of the batch, sequences and prompts are dealt to the parts evenly. All
+wait for the device with the largest part, also when tokens are sent, which the largest sender bounds; then
+each runs its experts for its share of all tokens.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +32,7 @@ from roofline.engines import launches, step_s, takes_turns
 from roofline.times import times
 from specfiles.errors import InputError
 from workloads.phases import Named, operators
-from workloads.step import Step, prefill
+from workloads.step import Setting, Step, prefill
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-TOKENS, SCORED, SEQUENCES = "tokens", "scored", "sequences"
+TOKENS, POOLED, SCORED, SEQUENCES = "tokens", "pooled", "scored", "sequences"
 FINE, COARSE = 1.12, 1.5  # ratio of neighbouring sizes: of tokens and sequences, of contexts
 MOST = 200_000_000  # tokens
 PROMPT = 4096  # tokens of a prompt that is read at once, to see which operators run then
@@ -63,9 +65,10 @@ class StepTimes:
         )
         self._classes = _classes(self._prefill)
         whole = self._prefill.q_len
-        self._tokens = {
-            p.phase: _Line(self._at_tokens(p), _Sizes(FINE, whole)) for p in (self._prefill, self._decode)
-        }
+        self._tokens, self._pooled = (
+            {p.phase: _Line(self._at(p, which), _Sizes(FINE, whole)) for p in (self._prefill, self._decode)}
+            for which in (TOKENS, POOLED)
+        )
         self._scored = _Line(self._at_scored, _Sizes(FINE))
         self._reading = _Plane(self._at_chunk, _Sizes(FINE, whole))
         self._looking = _Plane(self._at_decode, _Sizes(FINE))
@@ -78,10 +81,12 @@ class StepTimes:
         chunks: (new positions, positions before them) of each; `finished` of them yield a first token.
         """
         dealt = _dealt(chunks, self.parts)
+        read = [sum(size for size, _ in part) for part in dealt]
+        share = -(-(decoding + sum(read)) // self.parts)
         decoding, finished = (-(-count // self.parts) for count in (decoding, finished))
-        new = decoding + max(sum(size for size, _ in part) for part in dealt)
         phase = "prefill" if any(dealt) else "decode"
-        time = self._tokens[phase](new) + self._scored(decoding + finished)
+        time = self._tokens[phase](decoding + max(read)) + self._scored(decoding + finished)
+        time += self._pooled[phase](share)
         if decoding:
             time += self._looking.at(decoding, context)
         time += max(sum(self._reading.at(size, past) for size, past in part) for part in dealt)
@@ -90,7 +95,8 @@ class StepTimes:
     def decode_s(self, sequences: int, contexts: Floats) -> Floats:
         """Steps of `sequences` tokens each, at each of some mean contexts (shape: as `contexts`)."""
         sequences = -(-sequences // self.parts)
-        fixed = self._tokens["decode"](sequences) + self._scored(sequences)
+        tokens = self._tokens["decode"](sequences) + self._pooled["decode"](sequences)
+        fixed = tokens + self._scored(sequences)
         times: Floats = self._served(fixed + self._looking(sequences, contexts), "decode")
         return times
 
@@ -109,11 +115,11 @@ class StepTimes:
         kernels, graphs, turns = self._launched[phase]
         return step_s(device_s, kernels, graphs, self._engine.fit.overheads, turns=turns)
 
-    def _at_tokens(self, of: Pass) -> Callable[[int], float]:
-        """Of a step with so many tokens in each part; what follows, likewise."""
+    def _at(self, of: Pass, which: str) -> Callable[[int], float]:
+        """A class's time in a step with so many tokens in each part; what follows, likewise."""
         if of.phase == "prefill":
-            return lambda n: self._sum(replace(of, batch=self.parts, q_len=n), n, TOKENS)
-        return lambda n: self._sum(replace(of, batch=n * self.parts), of.last, TOKENS)
+            return lambda n: self._sum(replace(of, batch=self.parts, q_len=n), n, which)
+        return lambda n: self._sum(replace(of, batch=n * self.parts), of.last, which)
 
     def _at_scored(self, n: int) -> float:
         return self._sum(replace(self._decode, batch=n * self.parts), 1, SCORED) if n else 0.0
@@ -184,25 +190,39 @@ def _two_passes(schedule: Schedule, engine: Engine | None) -> tuple[Pass, Pass]:
 
 def _classes(of: Pass) -> dict[str, str]:
     """Each operator's class, by what changes it: the shape of the tokens, or how many are scored."""
-    one = of.setting.replicas  # sequence on each device
-    n = 8 * one
+    parts, n = of.setting.replicas, 8  # tokens in each part
 
-    def at(step: Step) -> dict[str, Named]:
-        asked = replace(of, batch=step.batch, q_len=step.q_len, scored=step.scored)
-        rows = [*asked.operators(step.kv_len), *operators(of.model, step, of.setting)]
+    def at(step: Step, setting: Setting = of.setting) -> dict[str, Named]:
+        asked = replace(of, batch=step.batch, q_len=step.q_len, scored=step.scored, setting=setting)
+        rows = [*asked.operators(step.kv_len), *operators(of.model, step, setting)]
         return {row.name: row for row in rows}  # those of the model, and what techniques add
 
-    plain, longer = at(Step(n, 1, 2 * n)), at(Step(n, 1, 4 * n))
-    chunk, scored = at(Step(one, n, 2 * n)), at(Step(one, n, 2 * n, scored=n))
-    prompt = at(prefill(one, PROMPT))
+    plain, longer = at(Step(n * parts, 1, 2 * n)), at(Step(n * parts, 1, 4 * n))
+    chunk, scored = at(Step(parts, n, 2 * n)), at(Step(parts, n, 2 * n, scored=n))
+    prompt = at(prefill(parts, PROMPT))
+    apart = at(Step(1, n, 2 * n), _Apart.of(of.setting))
     found = {}
     for name in {**plain, **chunk, **prompt}:
         shapes = [rows.get(name) for rows in (plain, longer, scored)]
         if name not in prompt or any(row is None or row != shapes[0] for row in shapes):
             found[name] = SEQUENCES
-        else:
-            found[name] = TOKENS if chunk.get(name) == scored.get(name) else SCORED
+        elif chunk.get(name) != scored.get(name):
+            found[name] = SCORED
+        else:  # what sends tokens is not there where devices have their own only
+            found[name] = TOKENS if apart.get(name, chunk[name]) == chunk[name] else POOLED
     return found
+
+
+class _Apart(Setting):
+    """A setting in which devices have no tokens but their own: what it changes works on those of all."""
+
+    @classmethod
+    def of(cls, setting: Setting) -> _Apart:
+        return cls(**{field.name: getattr(setting, field.name) for field in fields(setting)})
+
+    @property
+    def replicas(self) -> int:
+        return 1
 
 
 class _Sizes:

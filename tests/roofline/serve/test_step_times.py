@@ -61,16 +61,29 @@ def test_a_technique_changes_steps_as_it_changes_predictions() -> None:
 
 
 def test_attention_on_parts_of_the_batch_waits_for_the_largest_part() -> None:
-    """Four prompts or 32 sequences are one and eight on each device; one prompt is waited for by all."""
+    """Four prompts or 32 sequences are one and eight on each device; one prompt is waited for by all,
+    and is a quarter of the experts' work of four."""
     setting = Setting(expert_parallel=4)
     scenario = Scenario(load_model("Mixtral-8x7B").model, "generate", 4, 1000, output=100, setting=setting)
     steps = StepTimes(scenario.schedule(DEVICE), LIMITS)
-    alone = predict(replace(scenario, phase="prefill", prompt=513), DEVICE).time_s()
-    for prompts in (1, 4):
-        chunks = [(513, 0)] * prompts
-        assert steps.mixed_s(0, 0.0, chunks, prompts) == pytest.approx(alone, rel=0.01)
+    each = predict(replace(scenario, phase="prefill", prompt=513), DEVICE)
+    alone = each.time_s()
+    assert steps.mixed_s(0, 0.0, [(513, 0)] * 4, 4) == pytest.approx(alone, rel=0.01)
+    few = predict(replace(scenario, phase="prefill", prompt=129), DEVICE)  # of 513, the share of each device
+    pooled = ("moe.permute", "moe.experts_", "moe.combine")
+    spared = sum(
+        row.total_s - less.total_s
+        for row, less in zip(each.rows, few.rows, strict=True)
+        if any(name in row.name for name in pooled)
+    )
+    assert spared > 0.2 * alone
+    assert steps.mixed_s(0, 0.0, [(513, 0)], 1) == pytest.approx(alone - spared, rel=0.01)
     assert steps.mixed_s(0, 0.0, [(400, 0), (100, 0), (13, 0), (400, 0)], 4) < alone
     assert steps.mixed_s(0, 0.0, [(513, 0)] * 5, 5) > 1.1 * alone
+    many = predict(replace(scenario, phase="prefill", batch=32, prompt=129), DEVICE).time_s()
+    assert steps.mixed_s(0, 0.0, [(129, 0)] * 32, 32) == pytest.approx(
+        many, rel=0.01
+    )  # weights are read once
     decode = predict(replace(scenario, phase="decode", batch=32, context=1500), DEVICE).time_s()
     for sequences in (29, 32):
         assert steps.decode_s(sequences, np.array([1500.0]))[0] == pytest.approx(decode, rel=0.01)
