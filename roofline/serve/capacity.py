@@ -83,4 +83,5 @@ def _alone_per_s(requests: Requests, cluster: Cluster) -> float:
     times = cluster.times
     contexts = prompt + 1 + np.arange(max(0, output - 1), dtype=float)
     decode = float(times.decode_s(1, contexts).sum()) if len(contexts) else 0.0
-    return cluster.count / (times.mixed_s(0, 0.0, [(prompt, 0)], 1) + decode)
+    cached = times.cached(prompt)
+    return cluster.count / (times.mixed_s(0, 0.0, [(prompt - cached, cached)], 1) + decode)

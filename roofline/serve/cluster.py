@@ -43,20 +43,22 @@ class Cluster:
         order = np.argsort(read.first_s + moved, kind="stable")
         sent = Requests((read.first_s + moved)[order], requests.prompt[order], requests.output[order] - 1)
         more = np.flatnonzero(sent.output > 0)
-        last = read.first_s.copy()
-        decoded, decoders = _together(
-            sent.take(more), self._engines(sent.take(more), self.engines, self.policy, read=True)
-        )
+        last, first_s = read.first_s.copy(), read.first_s[order[more]]
+        sent = sent.take(more)
+        decoded, decoders = _together(sent, self._engines(sent, self.engines, self.policy, first_s))
         last[order[more]] = decoded.last_s
         both = Log(requests.arrival_s, read.first_s, last, decoded.gaps_s, decoded.weights)
         return both, readers + decoders
 
     def _engines(
-        self, requests: Requests, count: int, policy: Policy, *, read: bool = False
+        self, requests: Requests, count: int, policy: Policy, first_s: np.ndarray | None = None
     ) -> list[tuple[np.ndarray, Log]]:
-        engine = Engine(self.times, self.room, policy, read=read)
+        engine = Engine(self.times, self.room, policy)
         dealt = [index for index in requests.dealt(count) if len(index)]
-        return [(index, engine.serve(requests.take(index))) for index in dealt]
+        return [
+            (index, engine.serve(requests.take(index), None if first_s is None else first_s[index]))
+            for index in dealt
+        ]
 
 
 def _together(requests: Requests, served: list[tuple[np.ndarray, Log]]) -> tuple[Log, list[Log]]:

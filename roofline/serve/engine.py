@@ -72,20 +72,24 @@ class Log:
 
 
 class Engine:
-    """A simulation of one engine; `read` says that prompts come with their cache and are not read here."""
+    """A simulation of one engine."""
 
-    def __init__(self, times: StepTimes, room: Room, policy: Policy, *, read: bool = False) -> None:
-        self.times, self.room, self.policy, self.read = times, room, policy, read
+    def __init__(self, times: StepTimes, room: Room, policy: Policy) -> None:
+        self.times, self.room, self.policy = times, room, policy
 
-    def serve(self, requests: Requests) -> Log:
-        """Serve all requests; every one fits the room alone (`Room.check`)."""
-        return _Run(self, requests).log
+    def serve(self, requests: Requests, first_s: NDArray[np.float64] | None = None) -> Log:
+        """Serve all requests; every one fits the room alone (`Room.check`).
+
+        `first_s` says that prompts were read elsewhere, and when each yielded its first token: they arrive
+        with their cache.
+        """
+        return _Run(self, requests, first_s).log
 
 
 class _Run:
     """The state of one simulation. Sequences that decode stand in parallel arrays."""
 
-    def __init__(self, engine: Engine, requests: Requests) -> None:
+    def __init__(self, engine: Engine, requests: Requests, first_s: NDArray[np.float64] | None) -> None:
         self.engine, self.requests, self.policy = engine, requests, engine.policy
         count = len(requests)
         # Users of a closed loop send when they can; others at the times that are known.
@@ -100,13 +104,14 @@ class _Run:
         self.waiting: deque[int] = deque()
         self.done = np.zeros(count, np.int64)  # tokens of each request whose keys and values are held
         self.left = requests.output.copy()  # tokens that each is still to get
-        self.token_s = np.zeros(count)  # when each got its last token so far
+        self.read = first_s is not None
+        self.token_s = np.zeros(count) if first_s is None else first_s  # when each got its last token so far
         self.running = np.empty(0, np.int64)  # requests that decode, the oldest first
         self.unseen = 0  # decode steps since the engine looked at who has arrived
         self.unsent: list[int] = []  # whose first tokens the last step yielded, if it only read prompts
         self.slots = 0  # of a static batch: those whose answers have ended still take part
         # Engines that cannot take a place back keep room for a whole answer from the start.
-        self.reserves = self.policy.reserves or engine.read or self.policy.batching == "static"
+        self.reserves = self.policy.reserves or self.read or self.policy.batching == "static"
         while self.arrived < count or self.waiting or len(self.running):
             self._step()
 
@@ -116,7 +121,7 @@ class _Run:
             self.begun = self.now = max(self.now, float(self.arrival_s[self.arrived]))
             self.unsent = []
             self._arrive()
-        if self.engine.read:
+        if self.read:
             self._join()
             self._decode()
         elif self.policy.batching in ("mixed", "chunked"):
@@ -135,6 +140,10 @@ class _Run:
     def _goal(self, request: int) -> int:
         """Tokens that reading a request takes: its prompt, and what it had got when it was preempted."""
         return int(self.requests.prompt[request] + self.requests.output[request] - self.left[request])
+
+    def _held_before(self, request: int) -> int:
+        """Tokens whose keys and values are there when a request is read on, also of a cached prefix."""
+        return int(self.done[request]) or self.engine.times.cached(int(self.requests.prompt[request]))
 
     def _held(self, requests: NDArray[np.int64], more: int = 0) -> float:
         """Bytes of cache of some requests, after `more` tokens each."""
@@ -171,9 +180,9 @@ class _Run:
         while self.waiting and len(self.running) + len(chosen) < self.policy.max_batch:
             head = self.waiting[0]
             used += self._needed(head)
-            tokens += self._goal(head)
+            tokens += self._goal(head) - self._held_before(head)
             over = tokens > self.policy.budget and len(chosen) >= self.engine.times.parts
-            over = over and not (static or self.engine.read)
+            over = over and not (static or self.read)
             if used > self.engine.room.bytes or over:
                 break
             chosen.append(self.waiting.popleft())
@@ -182,7 +191,6 @@ class _Run:
     def _join(self) -> None:
         """Requests that come with their cache and their first token decode at once."""
         chosen = self._admitted()
-        self.token_s[chosen] = self.requests.arrival_s[chosen]
         self.done[chosen] = [self._goal(request) for request in chosen]
         self.running = np.append(self.running, np.array(chosen, np.int64))
 
@@ -195,10 +203,10 @@ class _Run:
             self.log.first_s[self.unsent] += self.engine.times.launching_s
             self.token_s[self.unsent] += self.engine.times.launching_s
         self.unseen = 0
-        chunks = [(self._goal(request), 0) for request in chosen]
+        begun = [(self._goal(request), self._held_before(request)) for request in chosen]
+        chunks = [(goal - before, before) for goal, before in begun]
         self._pass(self.engine.times.mixed_s(0, 0.0, chunks, len(chosen)))
-        for request, (size, _) in zip(chosen, chunks, strict=True):
-            self.done[request] = size
+        self.done[chosen] = [goal for goal, _ in begun]
         first = np.isnan(self.log.first_s[chosen]) & (self.left[chosen] > 1)
         self.unsent = [request for request, new in zip(chosen, first, strict=True) if new]
         self._begin(chosen)
@@ -229,16 +237,16 @@ class _Run:
         room = self.policy.max_batch - len(self.running)
         while place < len(self.waiting) and place + len(complete) < room:
             request = self.waiting[place]
-            goal, before = self._goal(request), int(self.done[request])
+            goal, before = self._goal(request), self._held_before(request)
             used += self._needed(request)
-            if before and not self.reserves:
+            if self.done[request] and not self.reserves:
                 used -= float(self.engine.room.held[before])  # which `_claimed` holds already
-            full = (goal > free and len(chunks) >= parts) if whole else free <= 0
+            full = (goal - before > free and len(chunks) >= parts) if whole else free <= 0
             if used > self.engine.room.bytes or full:
                 break
-            new = goal if whole else min(free, most, goal - before)
+            new = goal - before if whole else min(free, most, goal - before)
             chunks.append((new, before))
-            self.done[request] += new
+            self.done[request] = before + new
             free -= new
             if before + new == goal:
                 complete.append(request)
@@ -249,12 +257,15 @@ class _Run:
 
     def _begin(self, chosen: list[int]) -> None:
         """Prompts that were read yield a token now; who needs more decodes on."""
-        for request in chosen:
-            if np.isnan(self.log.first_s[request]):
-                self.log.first_s[request] = self.now
-            self.left[request] -= 1
-            self.token_s[request] = self.now
-        self.running = np.append(self.running, np.array(chosen, np.int64))
+        read = np.array(chosen, np.int64)
+        first = np.isnan(self.log.first_s[read])
+        self.log.first_s[read[first]] = self.now
+        if not first.all():  # some were preempted, and have waited for this token since their last
+            self.log.gaps_s.append(self.now - self.token_s[read[~first]])
+            self.log.weights.append(np.ones(int((~first).sum())))
+        self.left[read] -= 1
+        self.token_s[read] = self.now
+        self.running = np.append(self.running, read)
         self.slots = len(chosen)
         self._note_peak()
         self._leave()

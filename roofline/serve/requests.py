@@ -71,8 +71,12 @@ class Requests:
         return replace(self, arrival_s=np.where(np.arange(len(self)) < users, 0.0, np.inf), users=users)
 
     def dealt(self, engines: int) -> list[NDArray[np.int64]]:
-        """The indices of the requests that each of some engines gets, dealt in turn."""
-        return [np.arange(first, len(self), engines) for first in range(engines)]
+        """The indices of the requests that each of some engines gets, dealt in turn.
+
+        Users of a closed loop are dealt, each with as many requests: an engine with fewer of them has fewer.
+        """
+        turns = np.arange(len(self)) % (self.users or len(self))
+        return [np.flatnonzero(turns % engines == engine) for engine in range(engines)]
 
     def take(self, index: NDArray[Any]) -> Requests:
         """Some of the requests, and the users that begin with one of them."""

@@ -100,6 +100,10 @@ class StepTimes:
         times: Floats = self._served(fixed + self._looking(sequences, contexts), "decode")
         return times
 
+    def cached(self, prompt: int) -> int:
+        """Tokens of a prompt that are not read, as a cached prefix has them: the same share of each."""
+        return prompt - int(max(1, round(prompt * self._prefill.q_len / self._prefill.last)))
+
     @property
     def launching_s(self) -> float:
         """Seconds in which the host launches a step of prompts kernel by kernel; 0 where no engine does."""

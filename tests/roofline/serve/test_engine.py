@@ -25,6 +25,7 @@ from specfiles.errors import InputError
 from workloads.catalogue import load_model
 from workloads.dtypes import Precision
 from workloads.phases import Setting
+from workloads.techniques.registry import parse
 from workloads.traffic import Traffic
 
 DEVICE = load_device("h100_sxm")
@@ -44,6 +45,11 @@ def served(policy: Policy, asked: Requests, room: Room = ROOM) -> Log:
     return Engine(TIMES, room, policy).serve(asked)
 
 
+def waited_s(log: Log) -> float:
+    """All gaps between tokens, of all requests."""
+    return float(sum((gaps * counts).sum() for gaps, counts in zip(log.gaps_s, log.weights, strict=True)))
+
+
 @pytest.mark.parametrize("batching", BATCHINGS.values())
 def test_a_request_alone_waits_for_its_own_steps_only(batching: str) -> None:
     asked = requests(3, burstiness=0).at_rate(0.01)
@@ -51,6 +57,22 @@ def test_a_request_alone_waits_for_its_own_steps_only(batching: str) -> None:
     totals = predict(SCENARIO, DEVICE).totals()
     assert log.first_s - asked.arrival_s == pytest.approx(totals["ttft_s"], rel=0.01)
     assert (log.last_s - log.first_s) / 99 == pytest.approx(totals["tpot_s"], rel=0.01)
+
+
+@pytest.mark.parametrize("batching", BATCHINGS.values())
+@pytest.mark.parametrize("hit", [0.5, 1.0])
+def test_a_cached_prefix_is_not_read(batching: str, hit: float) -> None:
+    """Whoever is alone waits as predicted; of several, the tokens that are read fill the budget."""
+    scenario = replace(SCENARIO, techniques=(parse(f"prefix-caching:hit={hit}"),))
+    times = StepTimes(scenario.schedule(DEVICE), LIMITS)
+    new = 500 if hit == 0.5 else 1
+    engine = Engine(times, ROOM, Policy(batching, max_batch=3, budget=4 * new))  # type: ignore[arg-type]
+    alone = engine.serve(requests(1))
+    assert alone.first_s[0] == pytest.approx(predict(scenario, DEVICE).totals()["ttft_s"], rel=0.01)
+    three = engine.serve(replace(requests(3), arrival_s=np.zeros(3)))
+    read = [(new, 1000 - new)] * 3
+    assert three.first_s == pytest.approx(times.mixed_s(0, 0.0, read, 3))
+    assert three.peak_bytes == pytest.approx(3 * ROOM.held[1099])
 
 
 @pytest.mark.parametrize("batching", BATCHINGS.values())
@@ -190,9 +212,10 @@ def test_every_request_is_served_once_in_order_and_within_the_room(
     assert (log.first_s > asked.arrival_s).all()
     assert (log.last_s >= log.first_s).all()
     assert log.peak_bytes <= room.bytes
-    if not log.preempted:  # else some are read again, later than others and for a token more
+    if not log.preempted:  # else some are read again, later than others
         assert (np.diff(log.first_s) >= 0).all()
-        assert sum(weights.sum() for weights in log.weights) == (asked.output - 1).sum()
+    assert sum(weights.sum() for weights in log.weights) == (asked.output - 1).sum()
+    assert waited_s(log) == pytest.approx((log.last_s - log.first_s).sum())
     assert log.busy_s <= log.last_s.max() - asked.arrival_s[0] + 1e-9
 
 
@@ -276,6 +299,19 @@ def test_copies_share_the_users_of_a_closed_loop() -> None:
     assert np.isfinite(log.last_s).all()
 
 
+@pytest.mark.parametrize(("users", "engines"), [(1, 2), (3, 2), (8, 3)])
+def test_users_of_copies_send_as_many_requests_each(users: int, engines: int) -> None:
+    """Nobody is left to send alone on an engine of few users; an engine without one stays idle."""
+    asked = requests(40 * users).from_users(users)
+    log, logs = Cluster(TIMES, ROOM, Policy(), engines=engines).serve(asked)
+    assert [len(each.last_s) // 40 for each in logs] == [
+        len(range(engine, users, engines)) for engine in range(min(users, engines))
+    ]
+    ends = [each.last_s.max() for each in logs]
+    assert min(ends) > 0.9 * max(ends)
+    assert np.isfinite(log.last_s).all()
+
+
 def test_who_comes_first_is_read_alone_where_prompts_do_not_wait_for_a_batch() -> None:
     asked = requests(8).from_users(4)
     apart, static = (served(Policy(batching), asked).first_s[:4] for batching in ("continuous", "static"))
@@ -311,6 +347,7 @@ def test_readers_free_decoding_from_prompts() -> None:
     whole, _ = apart.serve(asked)
     sent = ROOM.held[3000] / 50e9
     assert ((whole.last_s - whole.first_s) > sent).all()
+    assert waited_s(whole) == pytest.approx((whole.last_s - whole.first_s).sum())  # for the cache, too
 
 
 @pytest.mark.parametrize(("batching", "steps"), [("mixed", 4), ("chunked", 3)])
