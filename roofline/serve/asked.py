@@ -105,6 +105,11 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
         refuse_own_host(engine, drawn_ceilings, device)
     several = replace(scenario, output=max(2, scenario.output))  # answers of one token have no decode pass
     schedule = several.schedule(device)
+    if schedule.prompt != scenario.prompt:
+        raise InputError(
+            "serving is simulated with prompts as they are sent, which a technique shortens; leave it out "
+            "and give shorter ones with --prompt."
+        )
     times = StepTimes(schedule, drawn_ceilings, engine)
     for policy in policies:
         cluster = _cluster(asked, scenario, device, drawn_ceilings, times, policy, requests)

@@ -52,7 +52,10 @@ class Room:
                 f"of activations per device, and {told} of {device.name} is {usable / 1e9:.1f} GB; "
                 "choose --tp, other --weights, a smaller --budget or another device."
             )
-        each = main.model.cache_bytes(1, np.arange(longest + 1), main.setting)
+        kept = np.arange(longest + 1)
+        if main.tokens < max(each.last for each in schedule.passes):  # a technique drops the others
+            kept = np.minimum(kept, main.tokens)
+        each = main.model.cache_bytes(1, kept, main.setting)
         held = np.asarray(each, float) * main.cache_here * main.cache_factor
         parts = main.setting.replicas
         return cls(float(free * parts), np.broadcast_to(held, longest + 1), parts)

@@ -1,12 +1,13 @@
 """How long one engine step takes, whatever mixture of sequences it serves.
 
 A step may read chunks of several prompts and yield a token for each of many other sequences, every one
-with a context of its own. Operators fall in three classes, found by asking the model and not by their names:
+with a context of its own. Operators fall in four classes, found by asking the model and not by their names:
 
 - of tokens: the same for so many new tokens, whichever sequences they are of (projections, norms, experts);
   those that devices pool apart, where each runs attention for a part of the batch (routed experts);
 - of scored positions: the vocabulary projection and sampling, once per sequence that yields a token;
-- of sequences: what looks back (attention, states), apart for decoding sequences and for each chunk.
+- of sequences: what looks back (attention, states), apart for decoding sequences and for each chunk;
+- of images: the tower, in the step that reads the first position of an image.
 
 Each class is predicted at a few sizes and interpolated between them: times are linear in the sizes between
 kinks. At fidelity calibrated they are stairs (tiles, waves), which the line between two sizes smooths; the
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-TOKENS, POOLED, SCORED, SEQUENCES = "tokens", "pooled", "scored", "sequences"
+TOKENS, POOLED, SCORED, SEQUENCES, IMAGES = "tokens", "pooled", "scored", "sequences", "images"
 FINE, COARSE = 1.12, 1.5  # ratio of neighbouring sizes: of tokens and sequences, of contexts
 MOST = 200_000_000  # tokens
 PROMPT = 4096  # tokens of a prompt that is read at once, to see which operators run then
@@ -70,6 +71,7 @@ class StepTimes:
             for which in (TOKENS, POOLED)
         )
         self._scored = _Line(self._at_scored, _Sizes(FINE))
+        self._seeing = _Line(self._at_images, _Sizes(FINE, self._prefill.images))
         self._reading = _Plane(self._at_chunk, _Sizes(FINE, whole))
         self._looking = _Plane(self._at_decode, _Sizes(FINE))
 
@@ -87,6 +89,8 @@ class StepTimes:
         phase = "prefill" if any(dealt) else "decode"
         time = self._tokens[phase](decoding + max(read)) + self._scored(decoding + finished)
         time += self._pooled[phase](share)
+        if self._prefill.images:
+            time += self._seeing(max(sum(self._images(*chunk) for chunk in part) for part in dealt))
         if decoding:
             time += self._looking.at(decoding, context)
         time += max(sum(self._reading.at(size, past) for size, past in part) for part in dealt)
@@ -127,6 +131,15 @@ class StepTimes:
 
     def _at_scored(self, n: int) -> float:
         return self._sum(replace(self._decode, batch=n * self.parts), 1, SCORED) if n else 0.0
+
+    def _images(self, size: int, past: int) -> int:
+        """Images of a prompt, which it begins with, whose first position is in a chunk."""
+        each = self._prefill.model.image_tokens
+        before, until = (min(self._prefill.images, -(-place // each)) for place in (past, past + size))
+        return until - before
+
+    def _at_images(self, n: int) -> float:
+        return self._sum(replace(self._prefill, batch=self.parts, images=n), self._prefill.last, IMAGES)
 
     def _at_decode(self, sequences: int, context: int) -> float:
         many = replace(self._decode, batch=sequences * self.parts)
@@ -205,10 +218,13 @@ def _classes(of: Pass) -> dict[str, str]:
     chunk, scored = at(Step(parts, n, 2 * n)), at(Step(parts, n, 2 * n, scored=n))
     prompt = at(prefill(parts, PROMPT))
     apart = at(Step(1, n, 2 * n), _Apart.of(of.setting))
+    blind = {row.name for row in replace(of, images=0).operators(of.last)}
     found = {}
     for name in {**plain, **chunk, **prompt}:
         shapes = [rows.get(name) for rows in (plain, longer, scored)]
-        if name not in prompt or any(row is None or row != shapes[0] for row in shapes):
+        if of.images and name in prompt and name not in blind:
+            found[name] = IMAGES
+        elif name not in prompt or any(row is None or row != shapes[0] for row in shapes):
             found[name] = SEQUENCES
         elif chunk.get(name) != scored.get(name):
             found[name] = SCORED

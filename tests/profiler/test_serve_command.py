@@ -121,6 +121,12 @@ def test_constants_of_another_device_are_named() -> None:
     assert "kernel constants transferred from" in run(*asked)
 
 
+def test_a_technique_that_shortens_prompts_is_refused() -> None:
+    words = ("Mixtral-8x7B", *SHORT[2:], "--hw", "h200", "--ep", "4", "--rate", "2")
+    with pytest.raises(InputError, match="prompts as they are sent"):
+        run(*words, "--with", "varlen-packing")
+
+
 def test_an_hour_of_all_devices_is_paid_by_the_tokens_of_an_hour() -> None:
     words = ("Llama-3.1-70B", *SHORT[2:], "--hw", "dgx-h100", "--tp", "4", "--engines", "2", "--rate", "1,4")
     found = json.loads(run(*words, "--price", "3.6", "--format", "json"))

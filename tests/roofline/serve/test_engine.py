@@ -478,6 +478,16 @@ def test_weights_that_do_not_fit_leave_no_room() -> None:
         Room.of(scenario.schedule(DEVICE), DEVICE, 0.0, 100)
 
 
+@pytest.mark.parametrize("technique", ["h2o:share=0.2", "streaming-llm", "kv8", "paged-attention", "awq"])
+@pytest.mark.parametrize("name", ["Llama-3.1-8B", "gpt-oss-20b"])
+def test_a_request_holds_what_is_predicted_of_its_cache(name: str, technique: str) -> None:
+    """Also where a technique drops what is not attended to again."""
+    scenario = replace(SCENARIO, model=load_model(name).model, prompt=2000, techniques=(parse(technique),))
+    schedule = scenario.schedule(DEVICE)
+    room = Room.of(schedule, DEVICE, 1e9, 2200)
+    assert room.held[2099] == pytest.approx(schedule.main.cache_bytes(), rel=0.01)
+
+
 def test_a_request_longer_than_the_room_is_refused_by_its_sizes() -> None:
     room = replace(ROOM, bytes=float(ROOM.held[500]))
     with pytest.raises(InputError, match=r"400 \+ 200 tokens"):

@@ -90,6 +90,24 @@ def test_attention_on_parts_of_the_batch_waits_for_the_largest_part() -> None:
         assert steps.mixed_s(sequences, 1500.0, [], 0) == pytest.approx(decode, rel=0.01)
 
 
+def test_images_are_seen_once_however_a_prompt_is_read() -> None:
+    """By the chunk with their first position; those of several prompts go through the tower together."""
+    scenario = Scenario(load_model("Qwen3.5-27B").model, "generate", 1, 2000, output=9, images=3)
+    steps, blind = (
+        StepTimes(each.schedule(DEVICE), LIMITS) for each in (scenario, replace(scenario, images=0))
+    )
+    several = replace(scenario, phase="prefill", batch=4)
+    tower = predict(several, DEVICE).time_s() - predict(replace(several, images=0), DEVICE).time_s()
+    for size in (100, 512, 999, 2000):
+        chunks = [[(min(size, 2000 - past), past)] * 4 for past in range(0, 2000, size)]
+        with_images, without = (sum(of.mixed_s(0, 0.0, each, 0) for each in chunks) for of in (steps, blind))
+        together = (
+            size > 2 * scenario.model.image_tokens
+        )  # else the tower's weights are read again for each image
+        assert with_images - without == pytest.approx(tower, rel=0.01 if together else 0.1)
+    assert steps.decode_s(8, np.array([2000.0])) == blind.decode_s(8, np.array([2000.0]))
+
+
 def test_products_that_are_joined_read_their_weights_once_for_all_sequences() -> None:
     joined, alone = (step_times("Llama-3.1-8B", *how)[1] for how in (["fused-projections"], []))
     asked = (64, 1000.0, [(64, 0), (64, 0)], 2)
