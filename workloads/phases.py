@@ -58,9 +58,7 @@ class Named:
 
 def operators(model: Model, step: Step, setting: Setting = PLAIN) -> list[Named]:
     """Every operator of one step in the order of first execution, on one of the devices."""
-    if setting.replicas > 1:  # each has its own part of the batch
-        step = replace(step, batch=step.batch // setting.replicas)
-    return laid_out(_rows(model.passes(step), setting), setting.convention)
+    return laid_out(_rows(model.passes(setting.own(step)), setting), setting.convention)
 
 
 def laid_out(rows: list[Named], convention: Convention) -> list[Named]:

@@ -21,7 +21,7 @@ from workloads.phases import Named, laid_out, operators, owners, weight_bytes
 from workloads.sharing import stages
 from workloads.step import Setting, Step
 
-# What a technique does to the operators of a step; the step tells their sizes.
+# What a technique does to the operators of a step; the step tells their sizes on one device.
 Change = Callable[[Sequence[Named], Step], list[Named]]
 
 
@@ -47,7 +47,7 @@ class Pass:
     def operators(self, kv_len: Size) -> list[Named]:
         """The operators of the step that sees `kv_len` positions."""
         step = Step(self.batch, self.q_len, kv_len, self.scored, self.memory, self.images)
-        rows = changed(operators(self.model, step, self.setting), step, self.changes)
+        rows = changed(operators(self.model, step, self.setting), self.setting.own(step), self.changes)
         if self.changes:  # which may add products
             rows = laid_out(rows, self.setting.convention)
         return [replace(row, name=self.scope + row.name) for row in rows] if self.scope else rows

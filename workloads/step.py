@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from specfiles.frozen import dataclass
 from workloads.arrays import anywhere
 from workloads.convention import CONVENTIONS, Convention
@@ -69,6 +71,10 @@ class Setting:
     def replicas(self) -> int:
         """Copies of the attention, each with its share of the batch, where experts span more devices."""
         return max(1, self.expert_parallel // self.tensor_parallel)
+
+    def own(self, step: Step) -> Step:
+        """What of a step one device runs: where attention has copies, their share of the batch."""
+        return replace(step, batch=step.batch // self.replicas) if self.replicas > 1 else step
 
     @property
     def expert_width_parallel(self) -> int:

@@ -118,8 +118,8 @@ class DepthRouting(Technique):
             dropped = p.q_len - kept
             encoded = p.memory - dropped if p.memory else 0
             return replace(p, q_len=kept, first=p.first - dropped, last=p.last - dropped, memory=encoded)
-        expected = p.batch * self.capacity
-        batch = max(1, round(expected))
+        parts = p.setting.replicas  # of the batch, each on devices of its own
+        batch = max(1, round(p.batch * self.capacity / parts)) * parts
         some = 1 - (1 - self.capacity) ** p.batch  # that at least one token of the batch is taken
         encoded = round(p.memory * self.capacity)  # of an encoder's positions, too
         seen = [encoded + max(1, round((kv - p.memory) * self.capacity)) for kv in (p.first, p.last)]

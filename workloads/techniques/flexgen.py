@@ -133,7 +133,7 @@ def _between_layers(main: Resident, edit: Streamed) -> Change:
     setting, layers = main.setting, len(main.model.layers)
 
     def change(rows: Sequence[Named], step: Step) -> list[Named]:
-        elements = step.tokens / setting.replicas * main.model.hidden
+        elements = step.tokens * main.model.hidden
         copied = Changed(Copy(elements * bytes_per_element(setting.precision.wide)), edit)
         return [*rows, Named(f"{IN_LAYERS}activations_copy", copied, layers)]
 

@@ -20,6 +20,7 @@ from roofline.whatif import whatif
 from specfiles.errors import InputError
 from tests.workloads.techniques.asking import BASE, DEVICE, EAGER, SCENARIO, numbers, predicted
 from workloads.catalogue import load_model
+from workloads.step import Setting
 from workloads.techniques.base import Technique
 from workloads.techniques.registry import known, parse, spoken
 from workloads.techniques.serving import SERVING
@@ -254,3 +255,18 @@ def test_heads_are_on_the_last_stage_of_a_pipeline(words: str) -> None:
     whole = numbers(predicted(words))["weights_bytes"] - numbers(BASE)["weights_bytes"]
     before, after = (numbers(predicted(*w, scenario=staged))["weights_bytes"] for w in ((), (words,)))
     assert after - before == pytest.approx(whole)
+
+
+@pytest.mark.parametrize("name", known())
+def test_attention_with_a_part_of_the_batch_does_the_work_of_that_batch(name: str) -> None:
+    """Four devices share DeepSeek's experts; all else is what one device does for a quarter of the batch."""
+    model = load_model("DeepSeek-V2-Lite").model
+    model = replace(model, stack=replace(model.stack, drafts=1))
+    shared = replace(SCENARIO, model=model, batch=64, setting=Setting(expert_parallel=4))
+    shares = shared, replace(shared, batch=16, setting=Setting())
+    try:
+        found = [predicted(name, scenario=share).rows for share in shares]
+    except InputError:
+        return
+    whole, part = ({(r.phase, r.name): r.work for r in rows if ".moe." not in r.name} for rows in found)
+    assert whole == part
