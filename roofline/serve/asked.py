@@ -303,7 +303,9 @@ def _cluster(
 
     Where attention runs on parts of the batch, each part has a scheduler's limits of its own.
     """
-    largest = replace(scenario, phase="prefill", prompt=min(policy.budget, scenario.model.max_position))
+    whole = 0 if policy.batching == "chunked" else int(requests.prompt.max())  # also beyond the budget
+    tokens = min(max(policy.budget, whole), scenario.model.max_position)
+    largest = replace(scenario, phase="prefill", prompt=tokens)
     activations = predict(largest, device, limits.fidelity).totals()["activation_peak_bytes"]
     longest = int((requests.prompt + requests.output).max())
     room = Room.of(scenario.schedule(device), device, activations, longest, asked.engine)

@@ -39,9 +39,9 @@ class Cluster:
             return _together(requests, self._engines(requests, self.engines, self.policy))
         alone = replace(requests, output=np.ones_like(requests.output))
         read, readers = _together(requests, self._engines(alone, self.readers, self.policy))
-        moved = self.room.held[requests.prompt] / self.link_byte_per_s
-        order = np.argsort(read.first_s + moved, kind="stable")
-        sent = Requests((read.first_s + moved)[order], requests.prompt[order], requests.output[order] - 1)
+        there_s = self._sent_s(requests, read.first_s)
+        order = np.argsort(there_s, kind="stable")
+        sent = Requests(there_s[order], requests.prompt[order], requests.output[order] - 1)
         more = np.flatnonzero(sent.output > 0)
         last, first_s = read.first_s.copy(), read.first_s[order[more]]
         sent = sent.take(more)
@@ -49,6 +49,17 @@ class Cluster:
         last[order[more]] = decoded.last_s
         both = Log(requests.arrival_s, read.first_s, last, decoded.gaps_s, decoded.weights)
         return both, readers + decoders
+
+    def _sent_s(self, requests: Requests, first_s: np.ndarray) -> np.ndarray:
+        """When the cache of each request has been sent: a reader sends one after the other."""
+        there_s = first_s.copy()
+        moved_s = self.room.held[requests.prompt] / self.link_byte_per_s * (requests.output > 1)
+        for read in requests.dealt(self.readers):
+            index = read[np.argsort(first_s[read], kind="stable")]
+            before_s = np.cumsum(moved_s[index]) - moved_s[index]  # of the link, until each one's turn
+            begun_s = before_s + np.maximum.accumulate(first_s[index] - before_s)
+            there_s[index] = begun_s + moved_s[index]
+        return there_s
 
     def _engines(
         self, requests: Requests, count: int, policy: Policy, first_s: np.ndarray | None = None

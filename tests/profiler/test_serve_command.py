@@ -230,3 +230,14 @@ def test_users_in_a_closed_loop_instead_of_a_rate(tmp_path: Path) -> None:
 def test_users_that_cannot_be_are_refused(words: tuple[str, ...], said: str) -> None:
     with pytest.raises(InputError, match=said):
         run("Llama-3.1-8B", *SHORT, *words)
+
+
+def test_prompts_that_are_read_whole_take_room_for_their_activations() -> None:
+    """Beyond the budget, unless they are read in chunks of it: less is left for the cache."""
+    words = ("Llama-3.1-8B", "--hw", "h100", "--prompt", "60000", "--output", "2", "--requests", "2")
+    whole, chunked, large = (
+        json.loads(run(*words, "--rate", "0.01", "--format", "json", "--batching", *how))["rows"][0]
+        for how in (["continuous"], ["chunked"], ["chunked", "--budget", "60000"])
+    )
+    assert whole["cache_peak"] == pytest.approx(large["cache_peak"])
+    assert whole["cache_peak"] > 1.03 * chunked["cache_peak"]

@@ -350,6 +350,28 @@ def test_readers_free_decoding_from_prompts() -> None:
     assert waited_s(whole) == pytest.approx((whole.last_s - whole.first_s).sum())  # for the cache, too
 
 
+@pytest.mark.parametrize(("readers", "engines"), [(1, 1), (2, 1), (1, 2), (3, 1)])
+@pytest.mark.parametrize("link_byte_per_s", [1e9, 450e9])
+def test_what_is_slowest_of_reading_sending_and_decoding_bounds_the_rate(
+    readers: int, engines: int, link_byte_per_s: float
+) -> None:
+    """Of equal requests that come all at once: each link sends a cache at a time, each step is full."""
+    asked = replace(requests(1500, 3000, 60), arrival_s=np.zeros(1500))
+    cluster = Cluster(TIMES, ROOM, Policy(max_batch=64), engines, readers, link_byte_per_s)
+    found = outcome(asked, cluster, Limits())
+    reading = readers * 2 / TIMES.mixed_s(0, 0.0, [(3000, 0)] * 2, 2)
+    sending = readers * link_byte_per_s / ROOM.held[3000]
+    decoding = engines * 64 / TIMES.decode_s(64, 3001 + np.arange(59.0)).sum()
+    assert found["served_per_s"] == pytest.approx(min(reading, sending, decoding), rel=0.03)
+
+
+def test_a_link_that_is_free_sends_a_cache_at_once() -> None:
+    asked = requests(20, 3000, 60, burstiness=0).at_rate(0.5)
+    log, _ = Cluster(TIMES, ROOM, Policy(), readers=1, link_byte_per_s=1e9).serve(asked)
+    alone = ROOM.held[3000] / 1e9 + TIMES.decode_s(1, 3001 + np.arange(59.0)).sum()
+    assert log.last_s - log.first_s == pytest.approx(alone)
+
+
 @pytest.mark.parametrize(("batching", "steps"), [("mixed", 4), ("chunked", 3)])
 def test_prompts_are_read_whole_unless_in_chunks(batching: str, steps: int) -> None:
     """After the first, two prompts of 600 do not fit a step of 1000 tokens, and chunks of three fit two."""
