@@ -81,5 +81,13 @@ def checked_part(rows: int, columns: int, each: int) -> tuple[int, int]:
 
 
 def whole(size: Any) -> int:
-    """A size as an integer; operators of grids, with arrays of sizes, have no kernels."""
-    return int(size.item() if hasattr(size, "item") else size)
+    """A size as an integer; operators of grids, with arrays of sizes, have no kernels.
+
+    Raises InputError for an average over steps of which most do not run the operator.
+    """
+    size = size.item() if hasattr(size, "item") else size
+    if 0 < size < 1:
+        raise InputError(
+            f"an average step has {size:g} of a row or column of it, and kernels run whole ones."
+        )
+    return int(size)

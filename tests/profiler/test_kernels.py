@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from profiler import ranges
 from profiler.forward import Point
 from profiler.kernels import (
     TOLERANCE,
@@ -220,6 +222,27 @@ def test_every_operator_of_a_family_has_a_kernel(
     read = replace(point, encoder_len=7) if loaded.model.has_memory else point
     for named in operators_at(loaded, "fp32", read):
         assert kernel(named.operator, Place("cpu")).error() <= TOLERANCE["fp32"], named.name
+
+
+@pytest.mark.parametrize(
+    "point", [Point("prefill", 1, 1, 1), Point("decode", 1, 1, 2)], ids=lambda p: p.phase
+)
+@pytest.mark.parametrize("family", ranges.FAMILIES)
+def test_an_operator_is_measured_alone_or_left_out_with_a_reason(
+    family: str, point: Point, tiny: Callable[..., Loaded]
+) -> None:
+    loaded = tiny(family)
+    if point.phase not in loaded.model.phases:
+        return
+    point = replace(point, encoder_len=1) if loaded.model.has_memory else point
+    for named in operators_at(loaded, "fp32", point):
+        with suppress(InputError):
+            kernel(named.operator, Place("cpu")).checked_error("fp32")
+
+
+def test_less_than_a_row_a_step_is_not_measured_alone() -> None:
+    with pytest.raises(InputError, match=r"an average step has 0\.25 of a row or column of it"):
+        kernel(Norm(0.25, 8, "fp32"), Place("cpu"))
 
 
 @pytest.mark.parametrize("bias", [False, True])
