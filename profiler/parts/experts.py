@@ -8,6 +8,7 @@ from profiler.parts.base import ATTENTION, FACTORS, HEADS, MLP, Family, Gap, Ins
 from profiler.parts.dense import (
     FUSED_MLP,
     FUSED_PRODUCT,
+    GATED_ACTIVATION,
     GLM4,
     GLM4_POST_NORMS,
     GRANITE_3,
@@ -17,6 +18,8 @@ from profiler.parts.dense import (
     PRODUCT,
     QKV,
     RESIDUALS,
+    SANDWICH_NORMS,
+    SANDWICH_RESIDUALS,
     WITHOUT_MLP,
 )
 
@@ -96,6 +99,7 @@ KOLIBRI = replace(  # with norms behind the blocks, too, as GLM-4
     gaps=(*GLM4.gaps[: len(RESIDUALS)], *SHARED_EXPERTS.gaps[len(RESIDUALS) :]),
 )
 ERNIE = _sharing(MOE, "shared_experts", "experts")  # which run after the shared one
+FLINT = _sharing(MOE, "shared_expert", "shared_expert")
 HUNYUAN = _sharing(MOE, "shared_mlp", "experts")
 ARIA = replace(SHARED_EXPERTS, modules={**SHARED_EXPERTS.modules, **routing("mlp", "router")})
 LAGUNA = replace(  # a gate behind attention
@@ -123,6 +127,43 @@ AFMOE = replace(
         *ERNIE.gaps[2:],
     ),
     behind={"layers.attention.core": "layers.attention.gate_mul"},
+)
+_GATE = {"self_attn.gate_proj": "layers.attention.output_gate"}
+_GATING = Gap("self_attn.gate_proj", "self_attn.o_proj", "layers.attention.gate_mul")
+BEAM = replace(  # scaled queries where none rotate; gates of MLPs are activated behind both products
+    MOE,
+    modules={
+        **{path: name for path, name in MOE.modules.items() if path not in GATED_ACTIVATION},
+        **SANDWICH_NORMS,
+        **_GATE,
+    },
+    gaps=(*SANDWICH_RESIDUALS, PRODUCT, _GATING),
+    behind={"layers.attention.v_proj": HEADS, "lm_head": FACTORS},
+)
+MUSE_GLIMMER = replace(  # one norm takes queries, then keys, and scales queries; embeddings are normalised
+    LLAMA,
+    modules={
+        **LLAMA.modules,
+        **SANDWICH_NORMS,
+        **_GATE,
+        "self_attn.qk_norm": "layers.attention.q_norm + k_norm",
+    },
+    gaps=(*SANDWICH_RESIDUALS, PRODUCT, _GATING),
+    outside={**OUTSIDE, "model.embed_tokens": "embedding + embedding_norm"},
+    behind={"layers.attention.q_norm + k_norm": HEADS},
+)
+MUSE_SPARK = replace(  # experts behind a narrower latent; sums with weights, results of heads normalised
+    MUSE_GLIMMER,
+    modules={
+        **MUSE_GLIMMER.modules,
+        "self_attn.o_norm": "layers.attention.head_norm",
+        "mlp.gate": "layers.moe.router + topk",
+        "mlp.pre_expert_proj": "layers.moe.latent_in_proj",
+        "mlp.pre_expert_norm": "layers.moe.latent_in_norm",
+        "mlp.experts": "layers.moe.permute + experts_gate_up_proj + experts_act_mul + experts_down_proj "
+        "+ experts_norm + combine",
+        "mlp.post_expert_proj": "layers.moe.latent_out_proj",
+    },
 )
 FLEX_OLMO = replace(OLMO2, modules={**OLMO2.modules, **routing("mlp", "gate")})
 _GRANITE = {**WITHOUT_MLP, **routing("block_sparse_moe", "router")}
@@ -232,6 +273,19 @@ INDEXED = replace(  # attention to what an indexer picks, which multiplies, appe
     functions={"update_indexer": f"{_INDEX}_append"},
     rotations={"self_attn.indexer": f"{_INDEX}_rope"},
     behind={**LATENT.behind, f"{_INDEX}_rope": HEADS, f"{_INDEX}_append": PICK, PICK: HEADS},
+)
+DOTS_3 = replace(  # layers with an indexer or with a window; a norm of the part of keys that is rotated
+    INDEXED,
+    modules={
+        **INDEXED.modules,
+        "self_attn.k_rope_only_layernorm": "layers.attention.k_rope_norm",
+        "self_attn.g_proj": "layers.attention.output_gate",
+    },
+    gaps=(*INDEXED.gaps, replace(_GATING, after="self_attn.g_proj")),
+    behind={
+        **INDEXED.behind,
+        **dict.fromkeys(("layers.attention.q_a_norm", "layers.attention.kv_a_norm"), FACTORS),
+    },
 )
 
 _SCALE = "position_scale"

@@ -83,7 +83,8 @@ CALLS = {
 }
 
 
-QK_NORMS = ("q_norm", "k_norm")  # which are one module in Llama 4
+QK_NORMS = ("q_norm", "k_norm")
+ONE_NORM = ("llama4_text", "muse_glimmer_text", "muse_spark_text")  # in which both are one module
 
 
 def pieces(model: Model, name: str, phase: str = "prefill") -> int:
@@ -91,7 +92,8 @@ def pieces(model: Model, name: str, phase: str = "prefill") -> int:
     another product has run, a multiplication. Most model code has the two apart, so it makes two ranges.
     """
     parts, name = family(model), NUMBER.sub("", name)
-    if (model.family, name.rpartition(".")[2]) in (("gptj", "rope"), *(("llama4_text", n) for n in QK_NORMS)):
+    own = name.rpartition(".")[2]
+    if (model.family, own) == ("gptj", "rope") or (model.family in ONE_NORM and own in QK_NORMS):
         return 2  # queries and keys are rotated, or normalised, by a call each
     if (model.family, name) == ("diffllama", "layers.attention.core"):
         return 2  # one for each half of the values
@@ -127,11 +129,11 @@ def test_ranges_are_the_operators_of_the_descriptor(
     expected = {
         named.name: named.count * pieces(model.loaded.model, named.name, point.phase) for named in described
     }
-    heads = getattr(model.network.config, "num_attention_heads", 0)
     often = {"altup_mean": "altup_out_norm", "layers.shortcut_residual": "layers.mlp_residual"}
     for one in often.keys() & expected:  # in a range with each of these
         expected[one] = expected[often[one]]
     if name.startswith(("gemma3n", "gemma4")):  # a layer's own keys are rotated by a second call
+        heads = model.network.config.num_attention_heads
         expected |= {
             named.name: 2 * named.count
             for named in described
@@ -144,7 +146,11 @@ def test_ranges_are_the_operators_of_the_descriptor(
     beside = {name: count for name, count in begun.items() if name.startswith(FRAMEWORK)}
     counts = {named.name: named.count for named in described}
     outside = {name for stack in family(model.loaded.model).stacks for name in stack.outside.values()}
-    before = sum(name.rpartition(".")[2] in EMBEDDING for name in outside & set(counts))
+    before = sum(
+        name.partition(JOIN)[0].rpartition(".")[2] in EMBEDDING
+        for name in outside
+        if unnumbered(name) <= set(counts)
+    )
     parts = family(model.loaded.model)
     between = Counter(gap.name for gap in parts.gaps for _ in range(model.layers))
     for done, filling in (pair for stack in parts.stacks for pair in stack.behind.items()):
@@ -249,7 +255,7 @@ def test_only_the_gated_activation_comes_in_two_pieces(tiny: Callable[..., Loade
         kinds = (kind for stack in parts.stacks for kind in (stack, *stack.kinds.values()))
         split = {n for kind in kinds for n in kind.modules.values() if pieces(model, n) > 1}
         split = {n.removeprefix("encoder.").removeprefix("decoder.") for n in split}
-        called_twice = {f"layers.attention.{norm}" for norm in QK_NORMS if name == "llama4_text"}
+        called_twice = {f"layers.attention.{norm}" for norm in QK_NORMS if name in ONE_NORM}
         gated = {f"layers.{block}act_mul" for block in ("mlp.", "moe.shared_", "per_layer.")}
         scaled_apart = {"layers.moe.router_norm"}  # Gemma 4: behind a norm without a scale
         assert split <= gated | called_twice | scaled_apart
