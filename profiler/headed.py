@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 
+# The argument that takes a vector which all layers read: of the stream's delay, which the tower's code makes.
+CONDITIONS = {"voxtral_realtime_text": "t_cond"}
+
 
 class Headed(torch.nn.Module):  # type: ignore[misc]
     """transformers' decoder under `model`, and the projection to the vocabulary under `lm_head`."""
@@ -16,6 +19,9 @@ class Headed(torch.nn.Module):  # type: ignore[misc]
         config = decoder.config
         self.model, self.config = decoder, config
         self.lm_head = torch.nn.Linear(config.hidden_size, config.vocab_size, bias=False, dtype=decoder.dtype)
+        self._condition = CONDITIONS.get(config.model_type, "")
+        if self._condition:
+            self.register_buffer("vector", torch.ones(1, config.hidden_size, dtype=decoder.dtype))
         if tied:
             self.lm_head.weight = decoder.get_input_embeddings().weight
 
@@ -35,5 +41,7 @@ class Headed(torch.nn.Module):  # type: ignore[misc]
 
     def forward(self, tokens: torch.Tensor, *, logits_to_keep: int = 0, **options: Any) -> Any:
         """The logits of the last positions, or of all."""
+        if self._condition:
+            options[self._condition] = self.vector
         hidden = self.model(tokens, **options).last_hidden_state
         return SimpleNamespace(logits=self.lm_head(hidden[:, -logits_to_keep:]))

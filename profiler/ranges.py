@@ -46,6 +46,7 @@ FAMILIES = {
     **dict.fromkeys(("granite_docling_text", "hunyuan_vl_text", "molmo2_text"), dense.LLAMA),
     **dict.fromkeys(("ministral", "hunyuan_v1_dense", "internlm3", "iquestcoder", "cwm"), dense.LLAMA),
     "ministral3": dense.SCALED,
+    "voxtral_realtime_text": dense.VOXTRAL,
     "bitnet": dense.BITNET,
     **dict.fromkeys(("arcee", "nemotron", "jais2"), dense.UNGATED),
     "nanochat": dense.NANOCHAT,

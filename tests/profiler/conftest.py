@@ -470,7 +470,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "layer_types": ["full_attention", "sliding_attention", "full_attention"],
         "mlp_layer_types": ["dense", "sparse", "sparse"],
     },
-    **{name: {**LLAMA, "head_dim": 8} for name in ("qwen3_vl_text", "molmo2_text")},
+    **{name: {**LLAMA, "head_dim": 8} for name in ("qwen3_vl_text", "molmo2_text", "voxtral_realtime_text")},
     "hunyuan_vl_text": {
         **LLAMA,
         "head_dim": 8,
