@@ -53,7 +53,19 @@ __all__ = [
     "whatif",
 ]
 
-SIZES = {"batch", "prompt", "context", "output", "steps", "images", "tp", "ep", "pp"}  # whole numbers
+# What the options of `Asked` and `Served`, and arguments beside them, are.
+SIZES = {"batch", "prompt", "context", "output", "steps", "images", "tp", "ep", "pp"}
+COUNTS = {"users", "requests", "seed", "max_batch", "budget", "engines", "readers", "poll_steps"}
+NUMBERS = {"expert_skew", "rate", "step_overhead", "price"}
+FORMATS = {"weights", "activations", "kv", "expert_weights", "expert_activations"}
+NAMES = {*FORMATS, "phase", "convention", "without", "batching", "engine", "slo", "operator"}
+LISTS = {"batch", "prompt", "context", "output", "rate", "users", "without"}
+KINDS: tuple[tuple[set[str], Any, str], ...] = (
+    (SIZES | COUNTS, int, "a whole number"),
+    (NUMBERS, int | float, "a number"),
+    (NAMES, str, "text"),
+    ({"workload"}, str | Path, "a path"),
+)
 Asking = str | Path | Loaded | Model | Scenario
 Hardware = str | Path | Device
 
@@ -103,6 +115,7 @@ def predict(
     """
     from roofline.engines import find_engine, kernels_of, run_by
 
+    _check({"engine": engine})
     one, around = scenario(model, **asked), find_engine(engine)
     backend = known_backend(backend, Fidelity(fidelity))
     if around is None:
@@ -129,6 +142,7 @@ def whatif(
     from roofline.engines import find_engine
     from roofline.whatif import whatif as compare
 
+    _check({"engine": engine})
     tried = techniques(_each(only)) or None
     return compare(scenario(model, **asked), _device(hw), fidelity, tried, find_engine(engine))
 
@@ -151,6 +165,7 @@ def explain(
 
     from roofline.explain import explained
 
+    _check({"operator": operator})
     whose = known_backend(backend, Fidelity(fidelity))
     found = explained(scenario(model, **asked), _device(hw), fidelity, operator, whose)
     columns = ["operator", "phase", "context", "term", "time_s", "why", "provenance"]
@@ -185,15 +200,20 @@ def serve(
     from roofline.serve.asked import serve as simulate
 
     own = {field.name for field in fields(Served)} & options.keys()
-    of_engine = {name: options.pop(name) for name in own}
+    of_engine = {name: _plain(options.pop(name)) for name in own}
+    unset = {field.name for field in fields(Served) if field.default is None}
+    loads = {"rate": _plain(rate), "users": _plain(users), **of_engine}
+    _check(
+        {name: value for name, value in loads.items() if value is not None or name not in {*unset, "rate"}}
+    )
     if of_engine.get("workload"):
         of_engine["workload"] = Path(of_engine["workload"])
     named = isinstance(model, str | Path)
     asked = Served(
         str(model) if named else scenario(model, **options),
         _asked(options) if named else Asked(),
-        rates=None if rate is None else _each(_plain(rate)),
-        users=None if users is None else _each(_plain(users)),
+        rates=None if rate is None else _each(loads["rate"]),
+        users=None if users is None else _each(loads["users"]),
         trace=Path(trace) if isinstance(trace, str) else trace,
         **of_engine,
     )
@@ -226,6 +246,8 @@ def ops(table: pd.DataFrame, hw: Hardware, fidelity: str = "datasheet", *, backe
     """A table of operators (op, dtype, m, n, k, ..: docs/formats.md) with predictions appended."""
     from roofline.tablenames import predict_named
 
+    if not hasattr(table, "columns"):
+        raise InputError(f"the operators are {table!r}; expected a table of them (a DataFrame).")
     return predict_named(table, _ceilings(hw, fidelity, backend))
 
 
@@ -242,22 +264,30 @@ def validate(run: str | Path, hw: Hardware, fidelity: str = "calibrated") -> Val
     from roofline.run import open_run
     from roofline.validate import validate as compare
 
-    return compare(open_run(Path(run)), _device(hw), fidelity)
+    return compare(open_run(Path(str(run))), _device(hw), fidelity)
 
 
 def _asked(options: dict[str, Any]) -> Asked:
     """The options; a technique may be given as one word, numbers and lists as NumPy's.
 
-    Raises InputError for an option that does not exist, and for a size that is no whole number.
+    Raises InputError for an option that does not exist, or that is of another kind.
     """
     for name in options.keys() - (known := {field.name: None for field in fields(Asked)}).keys():
         raise choose(name, list(known), "option")
     given = {name: _plain(value) for name, value in options.items() if value is not None}
-    for name in SIZES & given.keys():
-        if not all(isinstance(size, int) for size in _each(given[name])):
-            raise InputError(f"{name} is {given[name]!r}; expected a whole number.")
+    _check(given)
     words: dict[str, Any] = {name: _each(given[name]) for name in ("techniques", "without") if name in given}
     return Asked(**{**given, **words})
+
+
+def _check(given: dict[str, Any]) -> None:
+    """Raise InputError for what is no number, or no text, where the command line takes only such."""
+    for name, value in given.items():
+        values = _each(value) if name in LISTS else (value,)
+        for names, kind, expected in KINDS:
+            right = all(isinstance(one, kind) and not isinstance(one, bool) for one in values)
+            if name in names and not (right and (values or name == "without")):
+                raise InputError(f"{name} is {value!r}; expected {expected}.")
 
 
 def _each(named: Any) -> tuple[Any, ...]:
@@ -279,4 +309,4 @@ def _plain(values: Any) -> Any:
 
 
 def _listed(names: str | list[str]) -> list[str]:
-    return [names] if isinstance(names, str) else [str(name) for name in names]
+    return [str(name) for name in _each(names)]

@@ -110,8 +110,14 @@ def techniques(words: Iterable[str | Technique]) -> tuple[Technique, ...]:
     """The techniques of `--with`, and objects as they are; nothing is imported where there are none."""
     if not words:
         return ()
+    from workloads.techniques.base import Technique
     from workloads.techniques.registry import parse
 
+    for word in words:
+        if not isinstance(word, str | Technique):
+            raise InputError(
+                f"{word!r} is no technique; expected a name, or an object of a technique's class."
+            )
     return tuple(parse(word) if isinstance(word, str) else word for word in words)
 
 

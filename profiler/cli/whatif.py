@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 @model_argument
 @click.option("--hw", help="Device name, alias or YAML file; with --target several, by commas; default all.")
 @click.option(
-    "--target", help="Find devices and techniques that meet it: tpot=20ms,ttft=500ms,throughput=1000."
+    "--target",
+    help="Find devices (1, 2, 4 or 8 for each layer, or --tp) and techniques that meet it: "
+    "tpot=20ms,ttft=500ms,throughput=1000.",
 )
 @click.option(
     "--quality",

@@ -123,6 +123,8 @@ def recorded(table: pd.DataFrame, path: Path | str, longest: int, *, apart: bool
 
     Raises InputError naming the column or row of `path` where it holds something else.
     """
+    if not hasattr(table, "columns"):
+        raise InputError(f"{path} is {table!r}; expected a file or a table of requests.")
     if not 0 < len(table) <= MOST_REQUESTS:
         raise InputError(f"{path}: has {len(table)} requests; expected 1 to {MOST_REQUESTS}.")
     arrival, prompt, output = (_column(table, path, name) for name in COLUMNS)

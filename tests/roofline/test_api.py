@@ -18,6 +18,7 @@ from roofline import api
 from roofline.asked import Asked
 from roofline.predict import predict
 from roofline.scenario import Scenario
+from roofline.serve.asked import Served
 from specfiles.errors import InputError
 from workloads.catalogue import MODELS, load_model
 from workloads.dtypes import Precision
@@ -52,6 +53,53 @@ def test_sizes_are_whole_numbers_of_python_or_numpy() -> None:
     for wrong in ("4", 2.5, float("nan")):
         with pytest.raises(InputError, match=r"batch is .*; expected a whole number"):
             api.predict(LLAMA, "h100", batch=wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("weights", 8), ("kv", ["fp8"]), ("phase", 3), ("convention", ["fused"]), ("without", [5]),
+        ("engine", None), ("expert_skew", "1"), ("tp", [1, 2]), ("batch", []), ("prompt", [64, "128"]),
+        ("steps", True),
+    ],
+)  # fmt: skip
+def test_an_option_of_another_kind_is_named_in_a_sentence(name: str, wrong: object) -> None:
+    with pytest.raises(InputError, match=f"{name} is .*; expected (text|a number|a whole number)"):
+        api.predict(LLAMA, "h100", **{name: wrong})
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("rate", "2"), ("rate", [1, None]), ("users", 2.5), ("users", [4, "8"]), ("requests", 2.5),
+        ("seed", "1"), ("batching", None), ("slo", 5), ("engine", 5), ("max_batch", 2.5), ("budget", "512"),
+        ("engines", None), ("readers", 1.5), ("poll_steps", True), ("step_overhead", "1"), ("price", [1]),
+        ("workload", 5), ("trace", 5),
+    ],
+)  # fmt: skip
+def test_an_option_of_serving_of_another_kind_is_named_in_a_sentence(name: str, wrong: object) -> None:
+    load = {} if name in ("users", "trace") else {"rate": 1.0}
+    with pytest.raises(InputError, match=r"(the trace|\w+) is .*; expected (text|a )"):
+        api.serve(LLAMA, "h100", **{"prompt": 9, "output": 2, **load, name: wrong})
+
+
+def test_the_kind_of_every_option_is_known() -> None:
+    known = set().union(*(names for names, _, _ in api.KINDS))
+    apart = {"techniques", "model", "scenario", "trace", "rates"}  # looked at where they are read
+    assert {field.name for kind in (Asked, Served) for field in fields(kind)} - apart <= known
+
+
+def test_what_is_no_technique_or_table_is_said_to_be_none() -> None:
+    with pytest.raises(InputError, match="5 is no technique"):
+        api.predict(LLAMA, "h100", techniques=[5])
+    with pytest.raises(InputError, match="None is no technique"):
+        api.whatif(LLAMA, "h100", only=[None])  # type: ignore[list-item]
+    with pytest.raises(InputError, match="expected a table"):
+        api.ops(5, "h100")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="no model named '5'"):
+        api.sweep(5, "h100")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="operator is 5; expected text"):
+        api.explain(LLAMA, "h100", 5)  # type: ignore[arg-type]
 
 
 def test_a_backend_is_one_whose_kernels_were_measured() -> None:
