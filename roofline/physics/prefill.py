@@ -198,7 +198,9 @@ def prefill_parts(
     overlapped = smooth_max([makespan, moved * per_byte], c["sharpness"])
     appends = shape.causal | kernel.startswith("torch_flow")  # encoders keep no cache, but TensorRT-LLM packs
     ideal = np.minimum(shape.ideal_s(gpu, dtype), overlapped)  # a warm L2 can beat the memory's roofline
-    reached, waited = np.maximum(balanced, ideal), np.maximum(makespan, ideal)
+    waited = np.maximum(makespan, ideal)
+    # Of a window half a step is added to every tile, which the longest one may not have.
+    reached = np.minimum(np.maximum(balanced, ideal), waited)
     return {
         "ideal": ideal,
         "reached": reached - ideal,

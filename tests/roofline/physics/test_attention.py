@@ -101,6 +101,14 @@ def test_parts_are_never_negative_and_begin_with_the_roofline(
         assert found["ideal"][0] == pytest.approx(roof_s, rel=0.01)
 
 
+def test_the_last_tile_of_a_window_does_not_end_before_the_others() -> None:
+    """Half a step of keys is added to all tiles of a window, and the longest one has whole steps."""
+    sizes = {"batch": 9, "q_len": 1024, "kv_len": 1024, "n_heads": 8, "n_kv_heads": 2, "head_dim": 96}
+    change = {"order": 1.0, "tail": 0.0, "solo_share": 1.0}
+    found = parts("attention_prefill", change=change, kernel="fa3", window=80, **sizes)
+    assert found["waves"][0] == 0 < found["reached"][0]
+
+
 def test_one_query_over_endless_keys_runs_at_the_memory_s_bandwidth() -> None:
     gpu, share = GPUS["h100_sxm"], {**NO_LATENCY, "dram_share": 1.0}
     sizes = {"batch": 64, "kv_len": 1_000_000}
