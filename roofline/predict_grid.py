@@ -187,7 +187,7 @@ def _totals(points: _Points) -> Table:
             for name, value in (("flops", flops), ("products_s", products), ("bytes", moved)):
                 sums[name] += count * value
             sums[f"{each.phase}_s"] += count * time
-            np.maximum(peak, activations, out=peak)
+            np.maximum(peak, np.where(each.times > 0, activations, 0.0), out=peak)
         if points.engine is not None:
             sums[f"{each.phase}_s"] += _waited_s(points, each, sums[f"{each.phase}_s"], kernels, kinds)
         if each.phase == "decode":

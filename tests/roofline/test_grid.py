@@ -174,6 +174,13 @@ def test_a_step_that_sees_only_itself_expands_its_latent_in_a_grid_too() -> None
     assert_is_one_by_one(found, DEVICES[:1] * len(found))
 
 
+def test_steps_that_no_point_has_hold_no_activations() -> None:
+    """Absorbed, latents are wider: a point of one token, whose prompt yields it, never decodes."""
+    model = load_model("DeepSeek-V3").model
+    found = [Scenario(model, "generate", 16, 1, output=output) for output in (1, 3)]
+    assert_is_one_by_one(found, DEVICES[:1] * 2)
+
+
 def test_contexts_of_a_grid_go_on_behind_the_memory() -> None:
     """The longest prompt and the shortest context may stand at different points: their difference counts."""
     model = load_model("T5-small").model
