@@ -270,8 +270,8 @@ def _groups(columns: Columns, limits: Ceilings) -> list[tuple[tuple[str, str, st
     if "causal" in columns:  # without a mask, prefill is an encoder's attention
         unmasked = (columns["causal"] == 0) & (keys[0] == "attention_prefill")
         keys[0] = np.where(unmasked, "attention_encoder", keys[0])
-    # Matrix-vector products are other kernels than products, with constants of their own.
-    ones = pd.Series(columns.get("m", np.zeros(count)) == 1)
+    # Matrix-vector products and single queries run other kernels, with constants of their own.
+    ones = pd.Series(np.any([columns.get(name, np.zeros(count)) == 1 for name in ("m", "q_len")], axis=0))
     groups = ones.groupby([*keys, ones], sort=True).indices if count else {}
     return [((str(key[0]), str(key[1]), str(key[2])), rows) for key, rows in groups.items()]
 

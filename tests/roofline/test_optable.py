@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwspecs import load_device
+from hwspecs import Device, load_device
 from roofline.ceilings import ceilings
 from roofline.optable import BUILDERS, DTYPES, OUTPUT_COLUMNS, predict_table
 from roofline.times import times
@@ -355,6 +355,26 @@ def test_a_layer_that_cannot_be_is_refused(changes: dict[str, Any], said: str) -
     layer = {"op": "moe", "num_tokens": 4, "hidden": 64, "inter": 64, "topk": 2, "num_experts": 8}
     with pytest.raises(InputError, match=said):
         predict_table(pd.DataFrame([{**layer, **changes}]), H100)
+
+
+def test_a_single_query_has_its_own_constants_whatever_rows_stand_beside_it(
+    paper_device: Callable[..., Device],
+) -> None:
+    entry = {"dtype": "bf16", "points": 1, "median_error": 0.0, "byte_per_s": 1e12}
+    launches = {"attention_prefill": 1e-3, "attention_decode": 1e-2}
+    calibration = {
+        "source": "paper",
+        "operators": {kind: [{**entry, "launch_s": launch_s}] for kind, launch_s in launches.items()},
+    }
+    measured = {"dram_byte_per_s": {"value": 1e12, "source": "sheet"}}
+    limits = ceilings(paper_device(measured=measured, calibration=calibration), "calibrated")
+    row = {"op": "attention_prefill", "dtype": "bfloat16", "batch": 1, "kv_len": 9, "n_heads": 2}
+    row |= {"n_kv_heads": 2, "head_dim": 8}
+    table = pd.DataFrame([row | {"q_len": q_len} for q_len in (1, 9)])
+    found = predict_table(table, limits)["predicted_us"]
+    alone_us = predict_table(table[:1], limits)["predicted_us"]
+    assert found[0] == close(alone_us[0])
+    assert found[0] > 1e4 > found[1] > 1e3
 
 
 def test_a_table_that_knows_the_row_alone_gives_an_activation_its_width() -> None:
