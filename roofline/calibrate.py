@@ -50,7 +50,7 @@ class Terms:
 
 
 def fit(measurements: Sequence[Measurement], dtype: str, terms: Terms) -> Constants:
-    """The constants with the least median error on the fitted families, scored on the held-out ones."""
+    """The constants with the least mean error on the fitted families, scored on the held-out ones."""
     rows = sorted(measurements, key=lambda m: (m.family, m.bytes, m.flops))
     held = set(sorted({m.family for m in rows})[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY])
     fitted = [m for m in rows if m.family not in held]

@@ -35,7 +35,7 @@ QUANTITIES = {
     "host_bytes": Quantity("bytes over the link to the host", COMMUNICATION),
     "disk_bytes": Quantity("bytes of the host's disks", COMMUNICATION),
     "host_memory_bytes": Quantity("bytes that the host computes with", COMMUNICATION),
-    "launch_s": Quantity("waiting for the host", LAUNCH),
+    "launch_s": Quantity("launch latency", LAUNCH),
 }
 
 

@@ -328,7 +328,7 @@ def test_whatif_tells_what_the_baseline_has_and_ranks_what_it_lacks() -> None:
     assert set(worth) >= {"flash-decoding", "flash-attention", "fused-elementwise", "paged-attention"}
     assert worth["flash-decoding"].after is found.baseline
     assert "without idle processors" in worth["flash-decoding"].why()
-    assert "100 % less waiting for the host; launch-bound before" in worth["cuda-graphs"].why()
+    assert "100 % less launch latency; launch-bound before" in worth["cuda-graphs"].why()
     assert (
         "changes nothing" in found.refused["flat-gemm"] or "counts it already" in found.refused["flat-gemm"]
     )
