@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hwspecs import Device
@@ -13,6 +13,7 @@ from roofline.physics.base import Gpu
 from roofline.predict import Row, check_node, pass_rows
 from roofline.rollback import IN_TURN, rollback_s
 from roofline.scenario import Scenario
+from roofline.serve.step_times import pooled
 from workloads.model import Model
 from workloads.phases import Setting
 from workloads.schedule import Pass
@@ -110,7 +111,17 @@ def steps(load: Load, device: Device, fidelity: Fidelity | str) -> Steps:
 
     def prefill(at_once: int) -> list[Row]:
         found = passes("generate", at_once, output=2)  # drafts of later tokens read the prompt, too
-        return [row for each in found if each.phase == "prefill" for row in pass_rows(each, limits)]
+        return [row for each in found if each.phase == "prefill" for row in read(each, at_once)]
+
+    def read(each: Pass, at_once: int) -> list[Row]:
+        """As simulated (`StepTimes.mixed_s`): all wait for the largest part, experts have a share of all."""
+        rows = pass_rows(each, limits)
+        if at_once % parts == 0:
+            return rows
+        share = -(-at_once * each.q_len // parts)
+        few = replace(each, batch=parts, q_len=share, first=share, last=share)
+        less = {row.name: row for row in pass_rows(few, limits) if row.name in pooled(each)}
+        return [less.get(row.name, row) for row in rows]
 
     decode = passes("decode", load.concurrency, context=load.prompt + max(1, load.output // 2))
     one = prefill(load.concurrency if load.static else 1)

@@ -24,7 +24,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -208,16 +208,11 @@ def _two_passes(schedule: Schedule, engine: Engine | None) -> tuple[Pass, Pass]:
 def _classes(of: Pass) -> dict[str, str]:
     """Each operator's class, by what changes it: the shape of the tokens, or how many are scored."""
     parts, n = of.setting.replicas, 8  # tokens in each part
-
-    def at(step: Step, setting: Setting = of.setting) -> dict[str, Named]:
-        asked = replace(of, batch=step.batch, q_len=step.q_len, scored=step.scored, setting=setting)
-        rows = [*asked.operators(step.kv_len), *operators(of.model, step, setting)]
-        return {row.name: row for row in rows}  # those of the model, and what techniques add
-
+    at = partial(_rows_at, of)
     plain, longer = at(Step(n * parts, 1, 2 * n)), at(Step(n * parts, 1, 4 * n))
     chunk, scored = at(Step(parts, n, 2 * n)), at(Step(parts, n, 2 * n, scored=n))
     prompt = at(prefill(parts, PROMPT))
-    apart = at(Step(1, n, 2 * n), _Apart.of(of.setting))
+    together = pooled(of)
     blind = {row.name for row in replace(of, images=0).operators(of.last)}
     found = {}
     for name in {**plain, **chunk, **prompt}:
@@ -228,9 +223,27 @@ def _classes(of: Pass) -> dict[str, str]:
             found[name] = SEQUENCES
         elif chunk.get(name) != scored.get(name):
             found[name] = SCORED
-        else:  # what sends tokens is not there where devices have their own only
-            found[name] = TOKENS if apart.get(name, chunk[name]) == chunk[name] else POOLED
+        else:
+            found[name] = POOLED if name in together else TOKENS
     return found
+
+
+def pooled(of: Pass) -> set[str]:
+    """The operators of which devices share all tokens, where each attends to a part of the batch.
+
+    What sends tokens is not among them: it is not there where devices have their own only.
+    """
+    n = 8
+    ours = _rows_at(of, Step(of.setting.replicas, n, 2 * n))
+    apart = _rows_at(of, Step(1, n, 2 * n), _Apart.of(of.setting))
+    return {name for name, row in ours.items() if apart.get(name, row) != row}
+
+
+def _rows_at(of: Pass, step: Step, setting: Setting | None = None) -> dict[str, Named]:
+    """The operators of a step, those of the model and what techniques add, by name."""
+    setting = setting or of.setting
+    asked = replace(of, batch=step.batch, q_len=step.q_len, scored=step.scored, setting=setting)
+    return {row.name: row for row in [*asked.operators(step.kv_len), *operators(of.model, step, setting)]}
 
 
 class _Apart(Setting):

@@ -16,7 +16,7 @@ from hwspecs import load_device
 from hwspecs.serving import Overheads, overheads_for
 from reports.end_to_end import as_text
 from roofline import api
-from roofline.ceilings import Fidelity
+from roofline.ceilings import Fidelity, ceilings
 from roofline.endtoend import (
     EndToEnd,
     applied,
@@ -26,10 +26,11 @@ from roofline.endtoend import (
     score_end_to_end,
 )
 from roofline.engine_kernels import EngineKernels
-from roofline.engines import KIND
+from roofline.engines import KIND, as_engines_run
 from roofline.predict import predict
 from roofline.rollback import IN_TURN, INDEXED
 from roofline.scenario import Scenario
+from roofline.serve.step_times import StepTimes
 from roofline.serving import ROUNDS, Load, Steps, Users, steps, waits
 from roofline.serving_fit import (
     ASSUMED,
@@ -460,6 +461,21 @@ def test_attention_on_parts_of_the_batch_has_whole_experts_on_as_many_devices() 
     refused = pd.DataFrame([ROW | deep | {"ep": 1, "moe_tp_size": 8}])
     _, left_out = composed(refused, "datasheet")
     assert "whole experts" in next(iter(left_out))
+
+
+def test_one_prompt_of_parts_of_the_batch_is_read_as_in_a_simulation() -> None:
+    """All wait for it in attention, and each device's experts have their share of its tokens."""
+    setting, device = Setting(expert_parallel=4), load_device("dgx_h100")
+    load = Load(load_model("Mixtral-8x7B").model, setting, 1000, 100, 6)
+    asked = as_engines_run(Scenario(load.model, "generate", 4, 1000, output=100, setting=setting))
+    simulated = StepTimes(asked.schedule(device), ceilings(device, "datasheet"))
+    found = steps(load, device, "datasheet")
+    assert found.full == 6
+    for prompts, read_s in ((1, found.prefill_s), (6, found.full_s)):
+        assert read_s == pytest.approx(simulated.mixed_s(0, 0.0, [(1000, 0)] * prompts, prompts), rel=0.01)
+    four = steps(replace(load, concurrency=4), device, "datasheet")
+    assert four.full_s == pytest.approx(simulated.mixed_s(0, 0.0, [(1000, 0)] * 4, 4), rel=0.01)
+    assert found.prefill_s < 0.5 * four.full_s
 
 
 def test_rows_name_checkpoints_by_whoever_tuned_or_quantised_them() -> None:
