@@ -210,7 +210,10 @@ def test_encoders_of_faster_transformer(published: Published) -> None:
 
 
 def test_generations_that_ran_out_of_memory(published: Published) -> None:
-    """9 rows: the device is full, or lacks at most 2 %, before any buffer is counted."""
+    """9 rows: the device is full, or lacks at most 2.5 %, before any buffer is counted.
+
+    FasterTransformer has the whole table of tokens on each device (multi_gpu_gpt/ParallelGptWeight.cc).
+    """
     filled = []
     shapes = {r["model"]: gpt_of(r) for r in usable(published("C_ft_gpt"), LATENCY)}
     for row in usable(published("C_ft_gpt"), "OOM"):
@@ -219,7 +222,8 @@ def test_generations_that_ran_out_of_memory(published: Published) -> None:
         sizes = {"batch": int(row["batch"]), "prompt": int(row["isl"]), "output": int(row["osl"])}
         setting = Setting(Precision.of("fp16"), tensor_parallel=tensor)
         scenario = Scenario(shapes[row["model"]], "generate", setting=setting, **sizes)
-        filled.append(predict(scenario, device_of(row)).memory()["memory_bytes"] / 80e9)
+        elsewhere = 2 * scenario.model.vocabulary * scenario.model.hidden * (1 - 1 / tensor)
+        filled.append((predict(scenario, device_of(row)).memory()["memory_bytes"] + elsewhere) / 80e9)
     assert len(filled) == 9
     assert min(filled) > 0.975
 

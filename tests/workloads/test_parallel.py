@@ -12,8 +12,18 @@ from workloads.blocks import MlpBlock
 from workloads.catalogue import load_model
 from workloads.dtypes import Precision
 from workloads.model import Model
-from workloads.operators import AllReduce, AllToAll, Gemm, GroupedGemm, Send
-from workloads.phases import Named, Setting, Step, decode, operators, parameters, prefill
+from workloads.operators import AllReduce, AllToAll, Gemm, GroupedGemm, Norm, Send
+from workloads.phases import (
+    Named,
+    Setting,
+    Step,
+    decode,
+    operators,
+    owners,
+    parameters,
+    prefill,
+    weight_bytes,
+)
 from workloads.sharing import beside, check_sharing, stages
 
 SPLIT = [  # model and a number of devices that divides its heads, KV heads and MLP
@@ -74,6 +84,25 @@ def test_heads_are_split_and_rows_are_not(name: str, devices: int) -> None:
             assert own == one, key
             compared += 1
     assert compared >= 5
+
+
+@pytest.mark.parametrize(("name", "devices"), [("Llama-3.3-70B", 4), ("Gemma-3-27b", 8), ("Phi-4-14B", 5)])
+def test_devices_hold_a_part_of_the_vocabulary_each(name: str, devices: int) -> None:
+    """All but norms is shared; Gemma's head is its table; 5 parts of Phi's 100,352 tokens are rounded up."""
+    model = load_model(name).model
+    norms = sum(row.parameters() for row in owners(model) if isinstance(row.operator, Norm))
+    tables = [row for row in owners(model) if row.name in ("embedding", "lm_head") and row.parameters()]
+    padded = len(tables) * (-model.vocabulary % devices) * model.hidden
+    each = norms + (parameters(model) - norms + padded) // devices
+    assert weight_bytes(owners(model, Setting(tensor_parallel=devices))) == 2 * each
+
+
+def test_tables_of_each_layer_are_shared_too() -> None:
+    """Gemma 3n's, larger than the table of tokens."""
+    model = load_model("gemma-3n-e2b").model
+    whole, part = split(model, decode(1, 10), 1), split(model, decode(1, 10), 2)
+    for name in ("embedding", "per_layer_embedding"):
+        assert part[name].operator.stored_bytes() * 2 == whole[name].operator.stored_bytes()
 
 
 def test_each_layer_sums_twice_over_devices() -> None:

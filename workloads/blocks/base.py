@@ -61,6 +61,14 @@ class Place:
         """Whether elementwise operators are fused into neighbouring kernels."""
         return self.setting.convention.elementwise_fused
 
+    def share_of(self, vocabulary: int) -> int:
+        """Tokens of the vocabulary whose rows one device holds: an equal part, rounded up.
+
+        Engines share tables so (vLLM, VocabParallelEmbedding), and sum what devices look up; that sum, one
+        beside two in each layer, is not counted.
+        """
+        return -(-vocabulary // self.setting.tensor_parallel)
+
     def linear(self, n: int, k: int, bias: bool = False, rows: Size = None, tied: bool = False) -> Gemm:
         """A projection of rows (by default all new tokens) from k to n features."""
         p, rows = self.setting.precision, self.tokens if rows is None else rows

@@ -17,8 +17,8 @@ class TokenTable(Block):
     tied: bool = False  # the table is another stack's
 
     def parts(self, place: Place) -> Iterator[Part]:
-        """One row per token."""
-        yield "embedding", None, _gather(place, self.vocabulary, self.tied)
+        """One row per token; devices hold a part of the rows each."""
+        yield "embedding", None, _gather(place, place.share_of(self.vocabulary), self.tied)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Head(Block):
 
     def parts(self, place: Place) -> Iterator[Part]:
         """Split by columns; one that does not divide is rounded up."""
-        rows, columns = place.scored, -(-self.vocabulary // place.setting.tensor_parallel)
+        rows, columns = place.scored, place.share_of(self.vocabulary)
         p, sizes = place.setting.precision, (rows, columns, place.hidden)
         yield "lm_head", None, Gemm(*sizes, p.wide, p.tables, p.wide, bias=self.bias, tied=self.tied)
         yield "sampling", None, Sampling(rows, columns, p.wide)

@@ -21,7 +21,8 @@ class PerLayerTable(Block):
     def parts(self, place: Place) -> Iterator[Part]:
         """One row per token of both, and their sum."""
         p, all_layers = place.setting.precision, self.layers * self.width
-        table = Embedding(place.tokens, self.vocabulary, all_layers, weights=p.tables, outputs=p.wide)
+        part = place.share_of(self.vocabulary)
+        table = Embedding(place.tokens, part, all_layers, weights=p.tables, outputs=p.wide)
         yield "per_layer_embedding", None, table
         yield "per_layer_projection", None, place.linear(all_layers, place.hidden)
         rows = place.tokens * self.layers
