@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 CORE = "layers.attention.core"
 ROPE = "layers.attention.rope"
-COPIES = "hyper_copies"
 ROTATIONS = ("apply_rotary_pos_emb", "apply_rotary_pos_emb_interleave", "apply_rotary_emb")
 
 
@@ -258,9 +257,10 @@ def _instrument_outside(stack: ExitStack, subject: Subject, parts: Family, recor
     _call_at(stack, network, first, before=(inputs.end,))
     behind, until = parts.widens
     if behind:
-        copies = _Once(recorder.marks(COPIES))
+        copies = _Once(recorder.marks(parts.widened))
         root = network if has(network, behind) else subject.modeling
-        _call_at(stack, root, behind, after=(inputs.end, copies.begin))
+        again = copies.end, inputs.begin  # a module that runs for each kind of layer
+        _call_at(stack, root, behind, before=again, after=(inputs.end, copies.begin))
         _call_at(stack, network, until, before=(copies.end, *(() if until == first else (inputs.begin,))))
 
 

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 WORDS = dict.fromkeys(("mamba", "falcon_mamba", "mamba2"), "cache_params")  # argument that takes the cache
 # Kinds of layers, by transformers' names.
-RECURRENT, WITHOUT, HYBRID = ("linear_attention", "mamba", "conv"), ("mlp", "moe"), "hybrid"
+RECURRENT, WITHOUT, HYBRID = (
+    ("linear_attention", "mamba", "conv"),
+    ("mlp", "moe"),
+    ("hybrid", "hybrid_sliding"),
+)
 
 
 class Memory:
@@ -125,7 +129,7 @@ def memory_of(network: Any, layers: int, capacity: int) -> Memory | RwkvMemory:
 
 
 def _layer(kind: str, capacity: int) -> Any:
-    if kind not in (*RECURRENT, *WITHOUT, HYBRID):
+    if kind not in (*RECURRENT, *WITHOUT, *HYBRID):
         from profiler.cache import PreallocatedLayer
 
         return PreallocatedLayer(capacity)
@@ -135,6 +139,6 @@ def _layer(kind: str, capacity: int) -> Any:
         raise InputError(
             "this version of transformers has no cache for recurrent layers; pip install -U transformers."
         ) from None
-    if kind == HYBRID:
+    if kind in HYBRID:
         return HybridLayer(capacity)
     return RecurrentLayer() if kind in RECURRENT else NoLayer()

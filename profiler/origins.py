@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from profiler.instrument import COPIES, CORE, ROPE, ROTATIONS
+from profiler.instrument import CORE, ROPE, ROTATIONS
 from profiler.module_paths import callable_at, has, module_at, parts_inside
 from profiler.parts.base import INPUTS, Family
 from profiler.ranges import EMBEDDING, family
@@ -67,7 +67,7 @@ class _Placing:
                 found = self._in_layer(stack, int(index), inner, trace)
                 return found and names[int(index)].of(found)
         behind = {name: filling for one in self.parts.stacks for name, filling in one.behind.items()}
-        before = COPIES if self.widening and not within else INPUTS
+        before = self.parts.widened if self.widening and not within else INPUTS
         return behind.get(self.outside) or (None if self.ended else before)
 
     def _around_layers(self, path: str, trace: str) -> str | None:

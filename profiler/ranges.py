@@ -23,6 +23,7 @@ from profiler.parts import (
     recurrent,
     streams,
     zamba2,
+    zaya,
 )
 from profiler.parts.base import Family
 from specfiles.errors import InputError
@@ -123,6 +124,7 @@ FAMILIES = {
     "granitemoehybrid": hybrids.GRANITE_HYBRID,
     "falcon_h1": hybrids.FALCON_H1,
     "zamba2": zamba2.ZAMBA2,
+    "zaya": zaya.ZAYA,
     "minimax": hybrids.MINIMAX,
     "nemotron_h": hybrids.NEMOTRON_H,
     "kimi_linear": hybrids.KIMI,

@@ -74,9 +74,10 @@ class Family:
     prepares: tuple[str, ...] = ()
     # A module of those outside the layers that also runs before them, and its range there.
     early: tuple[str, str] = ("", "")
-    # Of a model with several residual streams: the module or function behind which each becomes the
-    # embedding, and the module before which that is done.
+    # Of a model that makes its residual streams of the embedding: the module or function behind which it
+    # does, the module before which that is done, and the range.
     widens: tuple[str, str] = ("", "")
+    widened: str = "hyper_copies"
     # Modules of a layer that rotate for themselves, with the ranges of that; "" is the layer itself, and as
     # a range none, where other ranges hold the rotation.
     rotations: Mapping[str, str] = field(default_factory=dict)

@@ -32,9 +32,9 @@ pytest.importorskip("transformers")
 POINTS = [Point("prefill", 2, 12, 12), Point("decode", 2, 1, 13)]
 CAPACITY = 16
 ENCODERS = ("bert", *ROBERTAS, "distilbert")
-# Which prepare types and positions before the first embedding, after streams were copied, or after a gap and
-# in a module of their own.
-OTHER_INPUTS = {**dict.fromkeys((*ENCODERS, "deepseek_v4"), 1), "gemma4_text": -1}
+# Which prepare types and positions before the first embedding, after streams were copied, for a second kind
+# of layer, or after a gap and in a module of their own.
+OTHER_INPUTS = {**dict.fromkeys((*ENCODERS, "deepseek_v4"), 1), "gemma4_text": -1, "zaya": 1}
 NUMBER = re.compile(r"\.\d+$")  # of another operator of the same name
 
 
@@ -87,16 +87,24 @@ QK_NORMS = ("q_norm", "k_norm")
 ONE_NORM = ("llama4_text", "muse_glimmer_text", "muse_spark_text")  # in which both are one module
 
 
+TWICE = {
+    ("gptj", "rope"),  # queries and keys are rotated, or normalised, by a call each
+    *((name, norm) for name in ONE_NORM for norm in QK_NORMS),
+    ("diffllama", "core"),  # for each half of the values
+    ("zaya", "qk_conv1d"),  # with the update of its state
+    ("zaya", "embedding_scale"),  # behind the rotary table of each kind of layer
+}
+TWICE_IN_PREFILL = {("zaya", "v_before_proj")}  # of the position before the first, too
+
+
 def pieces(model: Model, name: str, phase: str = "prefill") -> int:
     """In how many ranges one execution is: a gated activation is a function of one product, then, after
     another product has run, a multiplication. Most model code has the two apart, so it makes two ranges.
     """
     parts, name = family(model), NUMBER.sub("", name)
-    own = name.rpartition(".")[2]
-    if (model.family, own) == ("gptj", "rope") or (model.family in ONE_NORM and own in QK_NORMS):
-        return 2  # queries and keys are rotated, or normalised, by a call each
-    if (model.family, name) == ("diffllama", "layers.attention.core"):
-        return 2  # one for each half of the values
+    own = (model.family, name.rpartition(".")[2])
+    if own in TWICE or (own in TWICE_IN_PREFILL and phase == "prefill"):
+        return 2
     together = next((value for value in parts.functions.values() if name in apart(Counter([value]))), "")
     if parts.behind.get(together) == together != "":  # what runs behind a function is its own
         return 2 * CALLS[phase][together.partition(JOIN)[0].rpartition(".")[2]]
@@ -255,7 +263,8 @@ def test_only_the_gated_activation_comes_in_two_pieces(tiny: Callable[..., Loade
         kinds = (kind for stack in parts.stacks for kind in (stack, *stack.kinds.values()))
         split = {n for kind in kinds for n in kind.modules.values() if pieces(model, n) > 1}
         split = {n.removeprefix("encoder.").removeprefix("decoder.") for n in split}
-        called_twice = {f"layers.attention.{norm}" for norm in QK_NORMS if name in ONE_NORM}
+        twice = (own for of, own in TWICE | TWICE_IN_PREFILL if of == name)
+        called_twice = {f"layers.attention.{own}" for own in twice}
         gated = {f"layers.{block}act_mul" for block in ("mlp.", "moe.shared_", "per_layer.")}
         scaled_apart = {"layers.moe.router_norm"}  # Gemma 4: behind a norm without a scale
         assert split <= gated | called_twice | scaled_apart
