@@ -138,9 +138,12 @@ def _rate(value: float | None) -> str:
     return "–" if value is None else rate(value)
 
 
-def _tight(text: str) -> str:
-    """Prose with non-breaking spaces between numbers and units."""
-    return re.sub(r"(?<=\d) (?=%|[kMGTPmµn]?(?:s|B|FLOP)\b)", "\u00a0", text)
+def _tight(text: str) -> Any:
+    """Prose with non-breaking spaces between numbers and units; what stands in backticks is code."""
+    from markupsafe import escape
+
+    spaced = re.sub(r"(?<=\d) (?=%|[kMGTPmµn]?(?:s|B|FLOP)\b)", "\u00a0", visible(text))
+    return _markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(spaced))))
 
 
 def _breakable(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from reports.records import Card, Content, Recording, Timeline
 from reports.show import COLUMNS, WORTH_SAYING, savings, sentences
 from reports.step_records import Operator, Point, Roof
 from reports.units import percent, si, text
-from reports.wording import listed
+from reports.wording import APART, listed
 
 MOST_NAMED = 3  # operators and losses named in a summary
 WHOLE = 0.01  # maximum share of a row's time without modelled work for a mark under the roofs
@@ -58,7 +59,8 @@ def of_recording(
 
 def _point(rows: Sequence[Mapping[str, Any]], roofs: Sequence[Roof] = ()) -> Point:
     several = len({row["phase"] for row in rows}) > 1
-    operators = tuple(_operator(row, several) for row in rows)
+    kinds = Counter(name for name, _ in {(row["name"], row["kind"]) for row in rows})
+    operators = tuple(_operator(row, kinds[row["name"]] > 1, several) for row in rows)
     return Point("recording", "", 0.0, None, None, operators, tuple(roofs))
 
 
@@ -109,14 +111,16 @@ def _first_losses(shown: Mapping[str, Any]) -> Iterator[str]:
             yield f"{lost} Would help: {loss['help']}."
 
 
-def _operator(row: Mapping[str, Any], named_phase: bool) -> Operator:
-    """A row as a mark under the roofs: work and time of the mean kernel."""
+def _operator(row: Mapping[str, Any], named_kind: bool, named_phase: bool) -> Operator:
+    """A row as a mark under the roofs: work and time of the mean kernel.
+
+    Its kind and phase are part of its name where other rows have the same one.
+    """
     count = row["count"]
     whole = row["attained"] and row["modelled_share"] >= 1 - WHOLE
-    kind = None if row["name"] == f"({row['kind']})" else row["kind"]  # known by its kind alone
-    words = (row["name"], kind, row["phase"] if named_phase else None)
+    words = (row["name"], row["kind"] if named_kind else None, row["phase"] if named_phase else None)
     return Operator(
-        name=" · ".join(filter(None, words)),
+        name=APART.join(filter(None, words)),
         kind=str(row["kind"]),
         count=count,
         flops=(row["flops"] or 0.0) / count,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
+APART = " · "  # between a name and what tells it from others of the same name
+
 
 def rate(value: float) -> str:
     """A plain number: thousands separated, three digits below a hundred."""

@@ -17,6 +17,7 @@ from reports.points import roofs
 from reports.recording import of_recording
 from reports.records import Content, Curve, Timeline
 from reports.step_records import Roof
+from reports.wording import moment
 from roofline.ceilings import Fidelity
 from workloads.dtypes import Precision
 
@@ -41,7 +42,7 @@ def recorded_content(run: Run, device: Device | None) -> Content:
     facts = [
         ("Traces", ", ".join([*origins[:MOST_TOLD], *more])),
         ("Device", device.name if device else run.head.device or "not known"),
-        ("Imported", run.head.created),
+        ("Imported", moment(run.head.created)),
         ("Model", run.head.model or "not named"),
     ]
     remarks = (

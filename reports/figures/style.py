@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from reports import wording
 from reports.escaping import plotly_text
+from reports.wording import APART
 
 Figure = dict[str, Any]
 
@@ -29,6 +31,7 @@ DARK = {
     "#0072B2": "#3D9BDC",
 }  # light -> dark
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+LABEL, LEAST_NAME = 32, 12  # characters of an axis label, and of the name in it
 DASHES = {"data sheet": "solid", "measured": "dash"}
 
 
@@ -39,8 +42,10 @@ def spread(values: Sequence[float], air: float) -> tuple[float, float]:
 
 
 def short(name: str) -> str:
-    """A name shortened for an axis; the hover box shows it in full."""
-    return plotly_text(name.removeprefix("layers."), 32)
+    """A name shortened for an axis, before the kind and phase behind it; the hover box shows it in full."""
+    name, apart, behind = name.removeprefix("layers.").partition(APART)
+    room = max(LABEL - len(apart + behind), LEAST_NAME)
+    return plotly_text(wording.short(name, room) + apart + behind, LABEL)
 
 
 def framed(height: int) -> Figure:

@@ -17,6 +17,7 @@ from reports.figures import (
     roofline_figure,
     time_figure,
 )
+from reports.figures.style import short
 from reports.records import Content
 from reports.step_records import Operator, Point
 from roofline.predict import predict
@@ -198,3 +199,11 @@ def test_matplotlib_draws_every_roof_and_bar(content: Content, predicted: Conten
         assert plot_time(other, point) is other
         *bars, rest = (label.get_text() for label in other.get_yticklabels())
         assert len(bars) + int(rest.removesuffix(" more")) == len(point.operators)
+
+
+def test_a_label_keeps_what_tells_operators_of_one_name_apart() -> None:
+    name = "layers.attention_norm + mlp_residual + embedding"
+    labels = [short(f"{name} · {phase}") for phase in ("prefill", "decode")]
+    assert labels == ["attention_norm + mlp_… · prefill", "attention_norm + mlp_r… · decode"]
+    assert short(name) == "attention_norm + mlp_residual +…"
+    assert len(short(f"{name} · {'x' * 40}")) == 32

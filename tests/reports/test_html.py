@@ -14,7 +14,7 @@ import pytest
 from hwspecs import Device
 from reports.content import of_predictions, of_run
 from reports.escaping import visible
-from reports.html import HERE, _breakable, render
+from reports.html import HERE, _breakable, _tight, render
 from reports.records import Content
 from roofline.predict import predict
 from roofline.run import Run
@@ -220,3 +220,8 @@ def test_the_vendored_library_brings_its_licence() -> None:
 )
 def test_long_names_break_between_their_words(name: str, shown: str) -> None:
     assert str(_breakable(name)) == shown
+
+
+def test_commands_in_prose_are_code_and_other_people_s_tags_are_not() -> None:
+    assert _tight("5 % by `a -o b`") == "5\u00a0% by <code>a -o b</code>"
+    assert _tight("`<b>` \u202e`") == "<code>&lt;b&gt;</code> \ufffd`"
