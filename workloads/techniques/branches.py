@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from workloads.schedule import Pass, Schedule
 from workloads.techniques.base import Target, Technique, parameter
+from workloads.techniques.changes import sequences
 from workloads.techniques.conditions import no_parts
 
 
@@ -30,7 +31,7 @@ def in_branches(
         each = (tokens - leading) / branches * longest  # steps until the longest branch ends
         if each <= 0:
             continue
-        many = round(plain.batch * branches)
+        many = sequences(plain, branches)
         seen = plain.first + leading - 1
         if instruction:
             read = replace(plain, batch=many, q_len=instruction, times=turns)

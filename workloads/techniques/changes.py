@@ -123,6 +123,12 @@ def shortened(schedule: Schedule, kept: int) -> Schedule:
     return found.with_main(tokens=main.tokens - dropped, memory=encoded)
 
 
+def sequences(p: Pass, share: float) -> Any:
+    """A share or a multiple of a pass's sequences: whole ones of each part of the batch, at least one."""
+    parts = p.setting.replicas
+    return max(1, round(p.batch * share / parts)) * parts
+
+
 def share_of_layers(share: float, spared: tuple[str, ...] = ()) -> Change:
     """A change that runs a share of the layers; operators whose names end in `spared` run in all."""
 

@@ -11,7 +11,7 @@ from workloads.phases import Named
 from workloads.schedule import Change, Pass, Schedule
 from workloads.step import Step
 from workloads.techniques.base import Technique, parameter
-from workloads.techniques.changes import IN_LAYERS, KEYS, also, share_of_layers, with_layers
+from workloads.techniques.changes import IN_LAYERS, KEYS, also, sequences, share_of_layers, with_layers
 from workloads.techniques.conditions import no_decoding
 
 JOINED = ".qkv_proj"  # suffix of fused products of queries, keys and values
@@ -118,8 +118,7 @@ class DepthRouting(Technique):
             dropped = p.q_len - kept
             encoded = p.memory - dropped if p.memory else 0
             return replace(p, q_len=kept, first=p.first - dropped, last=p.last - dropped, memory=encoded)
-        parts = p.setting.replicas  # of the batch, each on devices of its own
-        batch = max(1, round(p.batch * self.capacity / parts)) * parts
+        batch = sequences(p, self.capacity)
         some = 1 - (1 - self.capacity) ** p.batch  # that at least one token of the batch is taken
         encoded = round(p.memory * self.capacity)  # of an encoder's positions, too
         seen = [encoded + max(1, round((kv - p.memory) * self.capacity)) for kv in (p.first, p.last)]

@@ -257,7 +257,7 @@ def test_heads_are_on_the_last_stage_of_a_pipeline(words: str) -> None:
     assert after - before == pytest.approx(whole)
 
 
-@pytest.mark.parametrize("name", known())
+@pytest.mark.parametrize("name", [*known(), "apar:branches=1.3"])
 def test_attention_with_a_part_of_the_batch_does_the_work_of_that_batch(name: str) -> None:
     """Four devices share DeepSeek's experts; all else is what one device does for a quarter of the batch."""
     model = load_model("DeepSeek-V2-Lite").model
