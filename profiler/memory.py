@@ -29,7 +29,8 @@ class Memory:
 
         kinds = getattr(network.config, "layer_types", None) or [""] * layers
         self._word = WORDS.get(network.config.model_type, "past_key_values")
-        self._cache = Cache(layers=[_layer(kind, capacity) for kind in kinds])
+        states = getattr(network.config, "number_of_conv_states", 1)
+        self._cache = Cache(layers=[_layer(kind, capacity, states) for kind in kinds])
 
     def told(self) -> dict[str, Any]:
         """What the network is called with."""
@@ -128,7 +129,7 @@ def memory_of(network: Any, layers: int, capacity: int) -> Memory | RwkvMemory:
     return RwkvMemory() if kind == "rwkv" else Memory(network, layers, capacity)
 
 
-def _layer(kind: str, capacity: int) -> Any:
+def _layer(kind: str, capacity: int, states: int) -> Any:
     if kind not in (*RECURRENT, *WITHOUT, *HYBRID):
         from profiler.cache import PreallocatedLayer
 
@@ -140,5 +141,5 @@ def _layer(kind: str, capacity: int) -> Any:
             "this version of transformers has no cache for recurrent layers; pip install -U transformers."
         ) from None
     if kind in HYBRID:
-        return HybridLayer(capacity)
+        return HybridLayer(capacity, states)
     return RecurrentLayer() if kind in RECURRENT else NoLayer()

@@ -25,9 +25,9 @@ class RecurrentLayer(cache_utils.LinearAttentionLayer):  # type: ignore[misc]
 class HybridLayer(RecurrentLayer, PreallocatedLayer, _Both):  # type: ignore[misc]
     """The states of one layer's scan, and the keys and values of the attention beside it."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, states: int) -> None:
         PreallocatedLayer.__init__(self, capacity)
-        RecurrentLayer.__init__(self)
+        cache_utils.LinearAttentionLayer.__init__(self, number_of_states=states)
 
     def lazy_initialization(self, *states: Any, **named: Any) -> None:
         """Keys and values are positional arguments, states keyword arguments."""
