@@ -82,6 +82,6 @@ def _alone_per_s(requests: Requests, cluster: Cluster) -> float:
     prompt, output = int(requests.prompt.mean()), int(requests.output.mean())
     times = cluster.times
     contexts = prompt + 1 + np.arange(max(0, output - 1), dtype=float)
-    decode = float(times.decode_s(1, contexts).sum()) if len(contexts) else 0.0
+    decode = float(times.decode_s(1, contexts, prompt).sum()) if len(contexts) else 0.0
     cached = times.cached(prompt)
     return cluster.count / (times.mixed_s(0, 0.0, [(prompt - cached, cached)], 1) + decode)

@@ -283,7 +283,8 @@ class _Run:
             return
         contexts = float(self.done[self.running].mean()) + 1 + np.arange(steps, dtype=np.float64)
         size = self.slots if self.policy.batching == "static" else len(self.running)
-        each = self.engine.times.decode_s(size, contexts) + self.policy.step_s
+        prompt = float(self.requests.prompt[self.running].mean())
+        each = self.engine.times.decode_s(size, contexts, prompt) + self.policy.step_s
         ends = self.now + np.cumsum(each)
         open_to = self.policy.batching != "static" and len(self.running) < self.policy.max_batch
         if open_to and (self.waiting or self.arrived < len(self.requests)):

@@ -73,7 +73,8 @@ class StepTimes:
         self._scored = _Line(self._at_scored, _Sizes(FINE))
         self._seeing = _Line(self._at_images, _Sizes(FINE, self._prefill.images))
         self._reading = _Plane(self._at_chunk, _Sizes(FINE, whole))
-        self._looking = _Plane(self._at_decode, _Sizes(FINE))
+        self._memories = _Sizes(COARSE, self._decode.memory)  # prompts that an encoder has read
+        self._looking = cache(lambda memory: _Plane(partial(self._at_decode, memory), _Sizes(FINE)))
 
     def mixed_s(
         self, decoding: int, context: float, chunks: Iterable[tuple[int, int]], finished: int
@@ -92,16 +93,19 @@ class StepTimes:
         if self._prefill.images:
             time += self._seeing(max(sum(self._images(*chunk) for chunk in part) for part in dealt))
         if decoding:
-            time += self._looking.at(decoding, context)
+            time += float(self._looking_s(decoding, np.array([context]))[0])
         time += max(sum(self._reading.at(size, past) for size, past in part) for part in dealt)
         return float(self._served(time, phase))
 
-    def decode_s(self, sequences: int, contexts: Floats) -> Floats:
-        """Steps of `sequences` tokens each, at each of some mean contexts (shape: as `contexts`)."""
+    def decode_s(self, sequences: int, contexts: Floats, prompt: float | None = None) -> Floats:
+        """Steps of `sequences` tokens each, at each of some mean contexts (shape: as `contexts`).
+
+        prompt: tokens of these that an encoder read, on average, if the model has one; by default as asked.
+        """
         sequences = -(-sequences // self.parts)
         tokens = self._tokens["decode"](sequences) + self._pooled["decode"](sequences)
         fixed = tokens + self._scored(sequences)
-        times: Floats = self._served(fixed + self._looking(sequences, contexts), "decode")
+        times: Floats = self._served(fixed + self._looking_s(sequences, contexts, prompt), "decode")
         return times
 
     def cached(self, prompt: int) -> int:
@@ -141,9 +145,19 @@ class StepTimes:
     def _at_images(self, n: int) -> float:
         return self._sum(replace(self._prefill, batch=self.parts, images=n), self._prefill.last, IMAGES)
 
-    def _at_decode(self, sequences: int, context: int) -> float:
-        many = replace(self._decode, batch=sequences * self.parts)
-        return self._sum(many, max(1, context), SEQUENCES)
+    def _looking_s(self, sequences: int, contexts: Floats, prompt: float | None = None) -> Floats:
+        """Of operators that look back at an encoder's positions, if there are any, and at others."""
+        if not self._decode.memory:
+            return self._looking(0)(sequences, contexts)
+        read = self._decode.memory if prompt is None else prompt
+        parts = _parts(*self._memories.around(read), read)
+        return sum(
+            (part * self._looking(known)(sequences, contexts - read) for known, part in parts), 0 * contexts
+        )
+
+    def _at_decode(self, memory: int, sequences: int, context: int) -> float:
+        many = replace(self._decode, batch=sequences * self.parts, memory=memory)
+        return self._sum(many, memory + max(1, context), SEQUENCES)
 
     def _at_chunk(self, size: int, past: int) -> float:
         return self._sum(replace(self._prefill, batch=self.parts, q_len=size), past + size, SEQUENCES)

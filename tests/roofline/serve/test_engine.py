@@ -338,6 +338,22 @@ def test_rounds_of_steps_are_counted_from_the_last_look() -> None:
     assert log.first_s[2] == pytest.approx(read_s + sum(steps) + PREFILL_S)
 
 
+@pytest.mark.parametrize("batching", ["static", "continuous"])
+@pytest.mark.parametrize("prompt", [100, 400, 1000])
+def test_an_answer_looks_back_at_the_prompt_that_an_encoder_read(batching: str, prompt: int) -> None:
+    """However long the prompt is that was asked for, on average."""
+    scenario = replace(SCENARIO, model=load_model("T5-large").model)
+    schedule = scenario.schedule(DEVICE)
+    times, room = StepTimes(schedule, LIMITS), Room.of(schedule, DEVICE, 1e9, 2000)
+    asked = replace(requests(64, prompt), arrival_s=np.zeros(64))
+    log = Engine(times, room, Policy(batching, budget=64_000)).serve(asked)  # type: ignore[arg-type]
+    totals = predict(replace(scenario, batch=64, prompt=prompt), DEVICE).totals()
+    assert (log.last_s - log.first_s) / 99 == pytest.approx(totals["tpot_s"], rel=0.01)
+    mixed = times.decode_s(64, np.array([550.0]), 500.0)[0]  # between two sizes that are predicted
+    own = predict(replace(scenario, phase="generate", batch=64, prompt=500, output=100), DEVICE).totals()
+    assert mixed == pytest.approx(own["tpot_s"], rel=0.01)
+
+
 def test_readers_free_decoding_from_prompts() -> None:
     asked = requests(200, 3000, 100).at_rate(16)
     together = Cluster(TIMES, ROOM, Policy(), engines=2)
