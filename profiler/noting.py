@@ -132,7 +132,8 @@ def attributed_words(found: Attributed, device: str) -> str:
     inside, beside = (part / found.of_s for part in (found.in_operators_s, found.in_framework_s))
     return (
         f"of the {what} of the step {label(found)}, {seconds(found.of_s)}, {percent(inside)} belong to "
-        f"operators and {percent(beside)} to what the framework prepares (positions, rotary tables, masks)"
+        f"operators and {percent(beside)} to what the framework does beside them (positions, rotary tables, "
+        "masks, parts of heads, constant factors)"
     )
 
 

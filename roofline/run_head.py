@@ -86,7 +86,7 @@ class Attributed(AtPoint, frozen=True, kw_only=True):
     """How much of a traced step belongs to operators: kernels on a device, operations on a processor."""
 
     in_operators_s: float
-    in_framework_s: float = 0.0  # in what the framework prepares: positions, rotary tables, masks
+    in_framework_s: float = 0.0  # in what the framework does beside operators, as masks
     of_s: float  # of all kernels or operations
 
 
