@@ -354,6 +354,28 @@ def test_a_multimodal_config_is_its_decoder() -> None:
         build(Config({**vision, "text_config": {**GOOD, "vocab_size": "many"}}, "c"), "x")
 
 
+@pytest.mark.parametrize(
+    ("said", "count"),
+    [
+        ({"hidden_size": 2560, "intermediate_size": 10_240, "num_hidden_layers": 34}, 3_880_263_168),
+        (
+            {
+                **{"hidden_size": 3840, "intermediate_size": 15_360, "num_hidden_layers": 48},
+                **{"num_attention_heads": 16, "num_key_value_heads": 8},
+            },
+            11_766_034_176,
+        ),
+    ],
+)
+def test_gemma_3_is_read_as_published(said: dict[str, int], count: int) -> None:
+    """Decoders of 4B and 12B leave out what Gemma3TextConfig has by default: 64 rows more than tokens."""
+    decoder = {"model_type": "gemma3_text", "sliding_window": 1024, **said}
+    model = ours_of({"model_type": "gemma3", "text_config": decoder})
+    assert parameters(model) == count
+    assert model.max_position == 131_072
+    assert [b.window for layer in model.layers[:6] for b in layer.blocks[:1]] == [*[1024] * 5, None]  # type: ignore[attr-defined]
+
+
 def windows(**changes: Any) -> list[int | None]:
     layers = build(Config({**GOOD, **changes}, "c"), "x").layers
     return [layer.find(AttentionBlock).window for layer in layers]

@@ -65,6 +65,7 @@ class Quirks:
     sinks: bool = False
     differential: bool = False  # half of the heads are taken off the other half
     feed_forward: Callable[[Config, int], list[Block]] | None = None  # None: one gated MLP per layer
+    unsaid: tuple[tuple[str, int], ...] = ()  # defaults of fields that published configs leave out
 
 
 PERIOD = "sliding_window_pattern"
@@ -83,7 +84,18 @@ QUIRKS = {
     "gemma": Quirks(tied=True, kv_heads=16, head_dim=256, activation="gelu_tanh"),
     "gemma2": replace(_GEMMA, every_nth_full=2, softcap=True),
     "vaultgemma": replace(_GEMMA, post_norms=False, every_nth_full=2, softcap=True),
-    "gemma3_text": replace(_GEMMA, every_nth_full=6, period=PERIOD, qk_norm=RMS_NORM),
+    "gemma3_text": replace(
+        _GEMMA,
+        every_nth_full=6,
+        period=PERIOD,
+        qk_norm=RMS_NORM,
+        # inside google/gemma-3-4b-it and its like
+        unsaid=(
+            ("num_attention_heads", 8),
+            ("vocab_size", 262_208),
+            ("max_position_embeddings", 131_072),
+        ),
+    ),
     "glm": _GLM,
     "glm4": replace(_GLM, post_norms=True),
     "mixtral": Quirks(windowed=True, kv_heads=8, feed_forward=experts.in_each("num_local_experts", 8)),
@@ -138,6 +150,7 @@ def readers(quirks: Mapping[str, Quirks]) -> dict[str, Callable[[Config], Model]
 def _model(config: Config, quirks: Quirks) -> Model:
     if config.fields.get("use_bidirectional_attention"):  # EmbeddingGemma
         raise config.wrong("use_bidirectional_attention", "false: this family without a mask is not known")
+    config = Config(dict(quirks.unsaid) | dict(config.fields), config.origin)
     hidden = config.size("hidden_size")
     count = config.layers("num_hidden_layers")
     attention = _attention(config, quirks, hidden)
