@@ -34,7 +34,7 @@ from roofline.physics.stand_ins import (
     pools,
 )
 from roofline.physics.transfer import averaged, carried, distance
-from workloads.dtypes import compute_dtype
+from workloads.dtypes import FORMATS, compute_dtype
 
 _NO_BAND = [(np.inf, np.nan, np.nan)]  # of an interval that nobody knows
 # The library whose attention is meant where none is named: of those that were measured the first here.
@@ -85,6 +85,8 @@ class Choice:
         model = models().get(op)
         if model is None:
             return None
+        if self._widens(op, dtype, kv_dtype):
+            return self._widened(op, dtype, backend, kernel)
         usual = "" if backend or kernel else self._usual(op, dtype, kv_dtype)
         if usual and (found := self.of(op, dtype, kv_dtype, usual, "")):
             return self._of_any(found, op, dtype, kv_dtype)
@@ -106,6 +108,19 @@ class Choice:
             # Its cache is widened and multiplied in 16 bits, by the kernels of a cache of 16 bits.
             asked = replace(asked, formats=sorted(formats, key=lambda one: one[1] == "fp8"))
         return self._completed(self._from_other_generations(asked) or _as_published(asked), asked, dtype)
+
+    def _widens(self, op: str, dtype: str, kv_dtype: str) -> bool:
+        """Whether a cache is in a narrow format that nobody measured beside any queries."""
+        if not attends(op) or kv_dtype in ("", dtype) or FORMATS[dtypes_of(dtype, kv_dtype).kv][0] >= 16:
+            return False
+        return not any((k.op, k.kv_dtype) == (op, kv_dtype) for _, kernels in self._sources for k in kernels)
+
+    def _widened(self, op: str, dtype: str, backend: str, kernel: str) -> Chosen | None:
+        """The kernel of a cache in the format of queries, in which a narrow one is multiplied."""
+        found = self.of(op, dtype, dtype, backend, kernel)
+        if found is None or found.provenance.startswith("transferred"):
+            return found
+        return replace(found, provenance=f"transferred from a cache of {dtype}", correction=None)
 
     def _usual(self, op: str, dtype: str, kv_dtype: str) -> str:
         """The library that attends in a row which names none, or none.

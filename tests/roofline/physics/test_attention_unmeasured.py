@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from roofline.ceilings import Ceilings, ceilings
 from roofline.optable import predict_table
 from roofline.physics.base import Gpu
 from roofline.physics.kernels import Kernels
+from roofline.times import times
 from tests.roofline.physics.conftest import chosen
+from workloads.operators import Attention
 
 ASKED = ("h200_sxm", "h20", "b300_sxm", "gb200", "a100_sxm_40gb", "l40s", "rtx4090", "rtx_pro_6000_server")
 GPUS = {name: Gpu.of(load_device(name)) for name in (*ASKED, "a100_sxm", "h100_sxm", "b200_sxm")}
@@ -27,6 +30,7 @@ KERNELS = {  # of engines, by the generation of the device
 # FlashAttention 3's tiles of 128 rows take longer on Ampere than their keys: 0.7 to 1.3 TB/s on an A100.
 PADDED = ("flash_attention",)
 SAME_DIE = (("a100_sxm_40gb", "a100_sxm"), ("h200_sxm", "h100_sxm"), ("gb200", "b200_sxm"))
+CACHES = ("bf16", "int8", "int4_g128", "int4", "int2")
 LLAMA = {"n_heads": 32.0, "n_kv_heads": 8.0, "head_dim": 128.0, "window": 0.0}
 
 
@@ -110,6 +114,22 @@ def test_no_attention_beats_its_floor_and_more_of_it_takes_no_less(name: str, kv
             assert (found >= floor * (1 - 1e-9)).all(), said
             # Waves that a split fills better make some sizes faster than the one before.
             assert (np.diff(np.log(found)) > -0.1).all(), said
+
+
+@pytest.mark.parametrize("name", GPUS)
+@pytest.mark.parametrize("backend", ["", "vllm", "sglang", "trtllm"])
+def test_a_narrow_cache_that_nobody_measured_saves_bytes_of_its_kernel_and_nothing_else(
+    name: str, backend: str
+) -> None:
+    limits = ceilings(load_device(name), "calibrated", backend)
+    for batch, context, saves in ((1, 100, False), (32, 4096, True)):
+        cores = (Attention(batch, 1, context, 32, 8, 128, "bf16", kv) for kv in CACHES)
+        found = [times(core, limits) for core in cores]
+        wide, *narrow = (float(one.time_s) for one in found)
+        assert all(fewer <= 1.0001 * more for more, fewer in pairwise([wide, *narrow]))
+        assert wide / 8 < narrow[-1] if saves else narrow[-1] > 0.9 * wide
+        said = [str(one.kernel.provenance[0]) for one in found if one.kernel]
+        assert [one.split()[0] for one in said[1:]] == ["transferred"] * len(narrow)
 
 
 @pytest.mark.parametrize(
