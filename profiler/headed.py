@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import torch
+from transformers.modeling_outputs import CausalLMOutput
 
 # The argument that takes a vector which all layers read: of the stream's delay, which the tower's code makes.
 CONDITIONS = {"voxtral_realtime_text": "t_cond"}
@@ -44,4 +44,4 @@ class Headed(torch.nn.Module):  # type: ignore[misc]
         if self._condition:
             options[self._condition] = self.vector
         hidden = self.model(tokens, **options).last_hidden_state
-        return SimpleNamespace(logits=self.lm_head(hidden[:, -logits_to_keep:]))
+        return CausalLMOutput(logits=self.lm_head(hidden[:, -logits_to_keep:]))

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from profiler.compiled import _Call, _sites
-from profiler.forward import Point, fixed_step
+from profiler.forward import Point, fixed_step, greedy
 from profiler.origins import operators_of
 from profiler.parts.base import INPUTS
+from profiler.steps import operators_at
 from profiler.subject import Subject
 from roofline.run import Run, open_run
 from roofline.together import parts
@@ -116,6 +117,25 @@ def test_rotary_tables_are_the_framework_s_where_a_kernel_makes_nothing_else(
     )
     assert [site.operators for site in _sites([alone], named)] == [(INPUTS,)]
     assert [site.operators for site in _sites([fused], named)] == [("embedding",)]
+
+
+def test_a_decoder_without_a_head_is_one_graph_with_the_head_it_is_given(
+    subject: Callable[..., Subject],
+) -> None:
+    """In several, paths of modules begin inside the model, and no node has an operator."""
+    model, graphs = subject("qwen3_vl_text"), []
+
+    def keep(graph: Any, _: Any) -> Any:
+        graphs.append(graph.graph)
+        return graph.forward
+
+    with torch.inference_mode():
+        run = fixed_step(model, POINT)
+        torch.compile(lambda: run(greedy), backend=keep)()
+    (graph,) = graphs
+    found = set(operators_of(graph.nodes, model).values())
+    described = {named.name for named in operators_at(model.loaded, "fp32", POINT)}
+    assert found - {INPUTS} == described
 
 
 def test_what_follows_attention_has_its_operator(subject: Callable[..., Subject]) -> None:
