@@ -45,7 +45,6 @@ SPLIT_BELOW, SPLIT_KEYS = 0.8, 128.0  # waves; keys of a block (FlashAttention 3
 APPEND_THREADS = 512.0  # of the block that appends one token to the cache, at most
 LEAST_THREADS = 256.0  # of the same, in SGLang's kernel
 ROTATION_BYTES = 4.0  # per element: a sine and a cosine of 4 bytes for each pair
-PROCESSOR_THREADS = 2048.0  # resident on one processor (CUDA C++ Programming Guide, technical specifications)
 SOFTMAX, PACKED_SOFTMAX, POLYNOMIAL = 3.5, 2.0, 6.0  # instructions, see `vector_instructions`
 # Overlap of products and exponentials (the exponent of a norm, as OVERLAP) where a warp group waits for its
 # own products, beside which only the other group's exponentials run. FlashAttention 3 without overlap in a
@@ -313,7 +312,7 @@ def _append_s(
     given, stored = element(dtype.outputs), element(dtype.kv)
     least = LEAST_THREADS if kernel in OF_SGLANG else 1.0
     threads = np.clip(shape.kv_heads * shape.key_dim, least, APPEND_THREADS)
-    blocks_s = tokens * threads / PROCESSOR_THREADS * c["token_s"] / gpu.processors
+    blocks_s = tokens * threads / gpu.resident_threads * c["token_s"] / gpu.processors
     if kernel.startswith("torch_flow") and "rotate_share" in c:  # latents have none
         each = 3 * given + shape.causal * ROTATION_BYTES + element(dtype.inputs)
         return np.asarray(blocks_s + _rotated_s(shape, queries * each + new * stored, gpu, c))
