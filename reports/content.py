@@ -112,7 +112,7 @@ def of_predictions(
             for t, p in zip(totals, predictions[: MOST_ADVISED * advise], strict=False)
         ),
         provenance=tuple(
-            provenance.of_device(p.device, p.ceilings, p.scenario.setting, p.multiplied)
+            provenance.of_device(p.device, p.ceilings, p.scenario.setting, _notes(predictions, p.device))
             for p in {p.device.name: p for p in predictions}.values()
         ),
     )
@@ -124,6 +124,12 @@ def of_predictions(
         elsewhere_for=workload_name(first.scenario),
         elsewhere_on=first.scenario.setting.devices,
     )
+
+
+def _notes(predictions: Sequence[Prediction], device: Device) -> list[str]:
+    """Those of all predictions for a device, each once."""
+    own = (note for p in predictions if p.device.name == device.name for note in p.notes)
+    return list(dict.fromkeys(own))
 
 
 def run_facts(run: Run) -> tuple[tuple[str, str], ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -50,17 +50,17 @@ def of_run(run: Run, device: Device, limits: Ceilings, setting: Setting) -> Prov
 
 
 def of_device(
-    device: Device, limits: Ceilings, setting: Setting, formats: Collection[str] | None = None
+    device: Device, limits: Ceilings, setting: Setting, notes: Iterable[str] | None = None
 ) -> Provenance:
     """The conventions of a prediction and the sources of its device's numbers.
 
-    `formats` are those that it multiplies in, if they are known.
+    `notes` are the prediction's, by default those on the ceilings.
     """
     fit = device.calibration if limits.constants else None
     return Provenance(
         device=device.name,
         conventions=tuple(_conventions(limits, setting, device.datasheet.tdp_w is not None)),
-        device_notes=(*limits.told(formats), *device.conflicts),
+        device_notes=(*(limits.told() if notes is None else notes), *device.conflicts),
         sources=tuple(
             Source(path, s.value, _unit(path), s.source, device.sources.get(s.source, ""), s.note)
             for path, s in walk(device)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from roofline.ceilings import Ceilings, Fidelity, ceilings
 from roofline.contexts import straightness, sum_over
 from roofline.energy import told
+from roofline.notes import notes, without_kernels
 from roofline.scenario import Scenario
 from roofline.times import Times, products_s, times
 from roofline.totals import held_bytes, power_of, summary, utilisation_scale
@@ -115,7 +116,11 @@ class Prediction:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the numbers take for granted and no option says, a sentence each."""
-        return notes(self.schedule, self.ceilings, self.multiplied)
+        said, bare = notes(self.schedule, self.ceilings, self.multiplied), dict[str, float]()
+        for row in self.rows:
+            if row.times.uncalibrated:
+                bare[row.name] = bare.get(row.name, 0.0) + row.total_s
+        return *said, *without_kernels(bare, self.time_s())
 
     @property
     def multiplied(self) -> set[str]:
@@ -180,16 +185,6 @@ def predict(
     from roofline.engines import with_engine
 
     return with_engine(found, engine)
-
-
-def notes(schedule: Schedule, limits: Ceilings, formats: set[str]) -> tuple[str, ...]:
-    """What the numbers of a schedule that multiplies in `formats` take for granted, a sentence each."""
-    main, others = schedule.main, schedule.others
-    stages = main.setting.pipeline_parallel
-    beside = f"{' and '.join(others)} runs beside {main.model.name}, by a technique"
-    turns = f"one batch passes the {stages} stages in turn; several batches in flight are not counted"
-    told = (*limits.told(formats), *schedule.notes)
-    return (*told, *([beside] if others else []), *([turns] if stages > 1 else []))
 
 
 def check_node(scenario: Scenario, device: Device) -> None:
@@ -337,6 +332,6 @@ def _with_numbers(row: Row, numbers: list[float]) -> Row:
         outputs=outputs,
         traffic=tuple(replace(traffic, bytes=size) for traffic, size in sizes),
     )
-    return replace(
-        row, work=work, times=Times(compute, memory, comm, launch, time, corrected=row.times.corrected)
-    )
+    limits = Times(compute, memory, comm, launch, time)
+    said = replace(limits, corrected=row.times.corrected, uncalibrated=row.times.uncalibrated)
+    return replace(row, work=work, times=said)

@@ -90,33 +90,46 @@ def predict_grid(
     return columns
 
 
-def grid_rows(model: Model, grid: Grid, fidelity: Fidelity | str = Fidelity.DATASHEET) -> Iterator[Table]:
+def grid_rows(
+    model: Model,
+    grid: Grid,
+    fidelity: Fidelity | str = Fidelity.DATASHEET,
+    numbers: Sequence[str] = ROWS,
+) -> Iterator[Table]:
     """A row per operator and point, a table per operator and chunk: `point` is the index in the grid."""
     grid.check(model)
     limits = [ceilings(device, fidelity) for device in grid.devices]
     for chunk in _chunks(len(grid)):
         for index in _groups(grid, chunk, limits):
             points = _Points.of(model, taken(grid, index), limits)
-            rows = ((each, row) for each in points.schedule.passes for row in _rows(points, each, ROWS))
+            rows = ((each, row) for each in points.schedule.passes for row in _rows(points, each, numbers))
             for each, (named, count, values) in rows:
                 n = len(index)
                 text = {"name": named.name, "kind": named.operator.kind, "phase": each.phase}
                 columns: Table = {"point": index, **{k: np.full(n, v) for k, v in text.items()}}
-                numbers = zip(("count", *ROWS), (count, *values), strict=True)
-                yield columns | {k: np.broadcast_to(np.asarray(v, dtype=float), n) for k, v in numbers}
+                found = zip(("count", *numbers), (count, *values), strict=True)
+                yield columns | {k: np.broadcast_to(np.asarray(v, dtype=float), n) for k, v in found}
 
 
-def grid_bounds(
+def grid_limits(
     model: Model, grid: Grid, fidelity: Fidelity | str = Fidelity.DATASHEET
-) -> list[dict[str, str]]:
-    """Of every point the limit that binds for the largest share of each phase's time (`Prediction.bound`)."""
+) -> tuple[list[dict[str, str]], list[dict[str, float]]]:
+    """Of every point what binds for the largest share of each phase's time (`Prediction.bound`), and the
+    seconds of operators whose times are not calibrated at a fidelity that is, by name.
+    """
     seconds: dict[str, NDArray[np.float64]] = {}
-    for row in grid_rows(model, grid, fidelity):
+    bare: dict[str, NDArray[np.float64]] = {}
+    for row in grid_rows(model, grid, fidelity, (*LIMITS, "uncalibrated")):
         binds = np.argmax([row[f"{limit}_s"] for limit in SHORT], axis=0)
         held = seconds.setdefault(str(row["phase"][0]), np.zeros((len(grid), len(SHORT))))
-        held[row["point"], binds] += row["count"] * row["time_s"]
+        took = row["count"] * row["time_s"]
+        held[row["point"], binds] += took
+        if row["uncalibrated"].any():
+            bare.setdefault(str(row["name"][0]), np.zeros(len(grid)))[row["point"]] += took
     named = {phase: np.array(BOUNDS)[held.argmax(axis=1)].tolist() for phase, held in seconds.items()}
-    return [{phase: names[i] for phase, names in named.items()} for i in range(len(grid))]
+    points = range(len(grid))
+    bounds = [{phase: names[i] for phase, names in named.items()} for i in points]
+    return bounds, [{name: float(took[i]) for name, took in bare.items()} for i in points]
 
 
 def _chunks(size: int) -> Iterator[Indices]:
@@ -254,7 +267,7 @@ def _numbers(named: Named, points: _Points, names: Sequence[str]) -> list[Any]:
     return [
         products_s(work, points.scale)
         if name == "products_s"
-        else getattr(found if name in LIMITS else work, name)
+        else getattr(found if name in (*LIMITS, "uncalibrated") else work, name)
         for name in names
     ]
 

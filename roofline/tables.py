@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from hwspecs import Device
 from roofline.ceilings import Ceilings, Fidelity
-from roofline.predict import Prediction, Row, notes
+from roofline.notes import notes, without_kernels
+from roofline.predict import Prediction, Row
 from roofline.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -54,10 +55,11 @@ def of_points(
     limits: Ceilings,
     totals: Mapping[str, Any],
     bounds: Sequence[Mapping[str, str]],
+    uncalibrated: Sequence[Mapping[str, float]],
 ) -> list[dict[str, Any]]:
     """The points of a grid in the documented schema, with what binds each phase in place of operators.
 
-    `totals` are arrays over points.
+    `totals` are arrays over points; `bounds` and `uncalibrated` those of `roofline.predict_grid.grid_limits`.
     """
     schedule = scenarios[0].schedule(device)
     said = notes(schedule, limits, schedule.multiplied())  # points differ in sizes alone
@@ -65,7 +67,7 @@ def of_points(
     return [
         {
             **asked(scenario, device, limits),
-            "notes": list(said),
+            "notes": [*said, *without_kernels(uncalibrated[i], totals["time_s"][i])],
             "bound": bounds[i],
             "totals": {name: values[i] for name, values in columns.items()},
         }

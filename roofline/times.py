@@ -41,6 +41,7 @@ class Times:
     time_s: Any
     kernel: KernelTime | None = None  # terms and error interval, where a kernel model gave the time
     corrected: bool = False  # whether all of it contains a learned correction
+    uncalibrated: bool = False  # the roofline's, where the fidelity has nothing better for the operator
 
     @property
     def bound(self) -> Any:
@@ -78,6 +79,8 @@ def times(
     elif ceilings.kernels is not None and not work.fused:
         kernel = kernel or ceilings.kernels.operator(operator)
         bound = _modelled(operator, kernel, bound, sends=not _is_zero(work.comm_bytes))
+    if constants is None and bound.kernel is None and ceilings.fidelity.calibrates and not work.fused:
+        bound = replace(bound, uncalibrated=True)
     return _floored(bound, work, ceilings, devices)
 
 
@@ -101,7 +104,8 @@ def _changed(operator: Changed, ceilings: Ceilings, bound: Times) -> Times:
     above = maximum(before.time_s - before.launch_s - limit, 0.0)
     share = minimum(left / (limit + _TINY_S), 1.0)
     time = maximum(left + above * share + before.launch_s, bound.comm_s)
-    return replace(bound, launch_s=before.launch_s, time_s=maximum(time, bound.time_s))
+    found = replace(bound, launch_s=before.launch_s, time_s=maximum(time, bound.time_s))
+    return replace(found, uncalibrated=before.uncalibrated)
 
 
 def _own(operator: Operator, work: Work, ceilings: Ceilings) -> Constants | None:

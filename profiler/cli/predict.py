@@ -214,7 +214,7 @@ def _as_grid(
     if format == "html" or not (rows or len(found) > 1):
         return False
     from roofline.grid import Grid
-    from roofline.predict_grid import grid_bounds, predict_grid
+    from roofline.predict_grid import grid_limits, predict_grid
 
     if rows and not Grid.fits(found):
         raise InputError(
@@ -236,8 +236,7 @@ def _as_grid(
         progress(f"{written} rows of {len(found)} points written to {out}")
     else:
         totals = predict_grid(model, grid, limits)
-        bounds = grid_bounds(model, grid, limits)
-        points = of_points(found, device, ceilings(device, limits), totals, bounds)
+        points = of_points(found, device, ceilings(device, limits), totals, *grid_limits(model, grid, limits))
         emit(terminal.sweep(with_cost(points, price)), out)
     return True
 

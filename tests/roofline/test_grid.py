@@ -20,7 +20,7 @@ from roofline.engines import find_engine, run_by
 from roofline.grid import Grid
 from roofline.gridfile import write_rows
 from roofline.predict import predict
-from roofline.predict_grid import ROWS, grid_bounds, grid_rows, predict_grid
+from roofline.predict_grid import ROWS, grid_limits, grid_rows, predict_grid
 from roofline.scenario import Scenario
 from roofline.tables import record
 from specfiles.errors import InputError
@@ -73,7 +73,7 @@ def test_a_point_is_bound_by_what_binds_its_prediction() -> None:
     points = [(1, 8, 1), (1, 4096, 1), (512, 64, 1), (64, 1024, 8)]
     found = [Scenario(LLAMA, "generate", b, p, setting=Setting(tensor_parallel=tp)) for b, p, tp in points]
     device = load_device("pcie-l40s-8")
-    bounds = grid_bounds(LLAMA, Grid.of(found, [device] * len(found)))
+    bounds, _ = grid_limits(LLAMA, Grid.of(found, [device] * len(found)))
     alone = [predict(scenario, device) for scenario in found]
     assert bounds == [{phase: one.bound(phase) for phase in one.phases} for one in alone]
     assert {bound for point in bounds for bound in point.values()} == {"memory", "compute", "communication"}
