@@ -17,6 +17,7 @@ from workloads.operators import (
     AllToAll,
     Attention,
     CausalConv,
+    Collective,
     GatedDelta,
     Gemm,
     GroupedGemm,
@@ -215,7 +216,12 @@ def _allreduce(op: AllReduce) -> tuple[str, str, str, dict[str, Any]]:
     message = op.work().comm_bytes
     devices = np.asarray(op.devices, dtype=np.float64)
     size = message / np.where(devices > 1, 2 * (devices - 1) / devices, 1.0)
-    return "allreduce", _name(str(op.dtype)), "", {"bytes": size, "n_gpus": op.devices}
+    dtype = "bf16" if op.dtype == "fp32" else str(op.dtype)  # sums in which nobody measured
+    return "allreduce", _name(dtype), "", {"bytes": size, "n_gpus": op.devices}
+
+
+def _collective(op: Collective) -> tuple[str, str, str, dict[str, Any]]:
+    return op.pattern, _name("bf16"), "", {"bytes": op.message_bytes, "n_gpus": op.devices}
 
 
 def _alltoall(op: AllToAll) -> tuple[str, str, str, dict[str, Any]]:
@@ -243,6 +249,7 @@ _OPERATORS: Mapping[type[Operator], Callable[[Any], tuple[str, str, str, dict[st
     Attention: _attention,
     AllReduce: _allreduce,
     AllToAll: _alltoall,
+    Collective: _collective,
     Norm: _rows("rmsnorm", ("num_tokens", "tokens"), ("hidden", "width"), ("adds", "adds")),
     Rope: _rows("rope", ("num_tokens", "tokens"), ("n_heads", "heads"), ("head_dim", "rotary_dim")),
     Activation: _rows("act_mul", ("num_tokens", "tokens"), ("inter", "width")),

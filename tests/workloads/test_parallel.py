@@ -129,6 +129,31 @@ def test_each_result_that_is_normalised_is_summed_first_and_what_is_whole_is_not
     assert {row.operator.tokens * row.operator.width for row in rows} == {2 * model.hidden}
 
 
+@pytest.mark.parametrize(
+    ("name", "norm", "sums", "layers"),
+    [("minimax-m2.5", "attention.qk_norm", 2, 62), ("mamba-2-2.7b", "mamba.norm", 1, 64)],
+)
+def test_a_norm_over_all_heads_needs_the_sum_of_all_devices(
+    name: str, norm: str, sums: int, layers: int
+) -> None:
+    """A number in fp32 for each row that is normalised, and before the norm; no rows are sent."""
+    rows = split(load_model(name).model, prefill(2, 50), 4)
+    sent = rows[f"layers.{norm}_allreduce"]
+    assert sent.operator.work().comm_bytes == 2 * 3 / 4 * (2 * 50 * sums * 4)
+    assert sent.count == layers
+    order = list(rows)
+    assert order[order.index(sent.name) + 1] == f"layers.{norm.replace('qk', 'q')}"
+
+
+def test_norms_of_single_heads_or_groups_stay_on_their_device() -> None:
+    """Nemotron-H has eight groups: on sixteen devices each of their rows is gathered."""
+    model = load_model("nemotron-h-8b").model
+    assert not [row for row in split(model, decode(1, 10), 8) if "norm_all" in row]
+    gathered = split(model, decode(3, 10), 16)["layers.mamba.norm_allgather"].operator.work()
+    assert gathered.comm_bytes == 15 / 16 * 3 * 128 * 64 * 2  # positions, heads, their width, bf16
+    assert not [row for row in split(load_model("qwen3-8b").model, decode(1, 10), 8) if "norm_all" in row]
+
+
 def test_one_device_talks_to_nobody() -> None:
     rows = operators(load_model("Llama-3.1-8B").model, decode(1, 100))
     assert sum(row.operator.work().comm_bytes for row in rows) == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from specfiles.frozen import dataclass
 from workloads.arrays import minimum
@@ -29,7 +29,8 @@ class AttentionBlock(Block):
     key_bias: bool = True  # where queries and values have one
     out_bias: bool = False
     qk_norm: NormShape | None = None  # of each query and key head
-    qk_norm_whole: bool = False  # of all heads at once instead
+    # Of all heads at once instead, or with weights for each head.
+    qk_norm_whole: Literal["", "heads", "weights"] = ""
     fused_qkv: bool = False  # one matrix in the checkpoint
     chunk: int | None = None  # positions see their own chunk only
     alibi: bool = False
@@ -68,6 +69,7 @@ class AttentionBlock(Block):
         yield self.core_name, kind, self._core(place, heads, kv_heads)
         width = heads * self.value_dim
         if self.out_norm is not None:
+            yield from place.squares("out_norm")
             yield "out_norm", width, place.norm(place.tokens, width, self.out_norm)
         yield "o_proj", (width, self.out_bias), place.linear(place.hidden, width, self.out_bias)
 
@@ -86,6 +88,8 @@ class AttentionBlock(Block):
                     bias = self.qkv_bias and (self.key_bias or name != "k_proj")
                     yield name, (width, bias), place.linear(width, place.hidden, bias)
         if self.qk_norm is not None:
+            if self.qk_norm_whole == "heads":
+                yield from place.squares("qk_norm", 1 + bool(kv_heads))
             for name, n in (("q_norm", heads), ("k_norm", kv_heads)):
                 rows, width = (1, n * self.head_dim) if self.qk_norm_whole else (n, self.head_dim)
                 if n:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
 from workloads.dtypes import Size
-from workloads.operators import Activation, Gemm, Norm, Operator
+from workloads.operators import Activation, AllReduce, Gemm, Norm, Operator
 from workloads.step import Setting, Step
 
 # A range name, what besides the name decides the operator, and the operator. Layers whose parts agree
@@ -92,6 +92,15 @@ class Place:
         """A normalisation of rows[rows, width]."""
         p = self.setting.precision
         return Norm(rows, width, p.wide, p.wide, shape.center, shape.scale, shape.bias, self.fused)
+
+    def squares(self, name: str, norms: int = 1) -> Iterator[Part]:
+        """The sums of squares of `norms` rows of each token that devices share, summed in fp32.
+
+        vLLM (MiniMaxText01RMSNormTP, Mixer2RMSNormGated) and SGLang (MiniMaxM2QKRMSNorm) send these alone;
+        vLLM's OLMo gathers the rows, which takes longer.
+        """
+        if (devices := self.setting.tensor_parallel) > 1:
+            yield f"{name}_allreduce", norms, AllReduce(self.tokens, norms, devices, "fp32")
 
 
 class Block(ABC):

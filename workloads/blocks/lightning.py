@@ -25,6 +25,7 @@ class LightningBlock(RecurrentBlock):
     activation: str  # of queries, keys and values; empty for none
     rotary_dim: int = 0
     qk_norm: NormShape | None = None
+    norm_groups: int = 1  # of heads, which are normalised apart
 
     def parts(self, place: Place) -> Iterator[Part]:
         """Queries, keys and values, their activation, the sums, a norm of all heads, a gate, the way back."""
@@ -43,6 +44,8 @@ class LightningBlock(RecurrentBlock):
                 Rope(place.tokens, 2 * heads, self.rotary_dim, place.setting.precision.wide, place.fused),
             )
         yield "core", self, *self.states(place.step, place.setting)
+        if self.norm_groups % place.setting.tensor_parallel:
+            yield from place.squares("norm")
         yield "norm", self, place.norm(place.tokens, width, RMS_NORM)
         yield "output_gate", self, place.linear(width, place.hidden)
         yield "gate_mul", self, place.activation(width, "sigmoid", gated=True)

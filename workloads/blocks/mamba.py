@@ -8,7 +8,8 @@ from typing import ClassVar
 from specfiles.frozen import dataclass
 from workloads.blocks.base import RMS_NORM, NormShape, Part, Place
 from workloads.blocks.recurrent import RecurrentBlock, convolution
-from workloads.operators import AllReduce, CausalConv, SelectiveScan, Ssd
+from workloads.dtypes import bytes_per_element
+from workloads.operators import AllReduce, CausalConv, Collective, SelectiveScan, Ssd
 from workloads.step import Setting, Step
 
 
@@ -82,8 +83,18 @@ class Mamba2Block(RecurrentBlock):
         yield "ssd", self, ssd
         yield "gate_mul", self, place.activation(inner, "silu", gated=True)
         if self.norm:
+            yield from self._gathered(place, inner)
             yield "norm", self, place.norm(place.tokens, inner, RMS_NORM)
         yield "out_proj", self, place.linear(place.hidden, inner, self.proj_bias)
+
+    def _gathered(self, place: Place, inner: int) -> Iterator[Part]:
+        """What a norm by groups needs of other devices: sums of squares, or rows (as Mixer2RMSNormGated)."""
+        devices, p = place.setting.tensor_parallel, place.setting.precision
+        if self.groups == 1:
+            yield from place.squares("norm")
+        elif self.groups % devices:
+            size = place.tokens * inner * devices * bytes_per_element(p.wide)
+            yield "norm_allgather", self, Collective("allgather", size, devices)
 
     def _shared(self, devices: int) -> tuple[int, int]:
         """Heads and groups of one device; where there are fewer groups than devices they are copied."""

@@ -33,6 +33,7 @@ class MlpBlock(Block):
                 yield name, self, place.linear(width, place.hidden, self.bias)
         yield "act_mul", self, place.activation(width, self.activation, self.gated)
         if self.inner_norm is not None:
+            yield from place.squares("inner_norm")
             yield "inner_norm", self, place.norm(place.tokens, width, self.inner_norm)
         yield "down_proj", self, place.linear(place.hidden, width, self.bias)
 

@@ -208,7 +208,7 @@ def _olmo(config: Config) -> Model:
     )
     given = {**config.fields, **config.nested("rope_parameters").fields}
     rotary = given.get("rope_theta", "default") is not None  # null: no positions
-    attends = replace(attention(config, hidden, rotary=rotary), qk_norm=RMS_NORM, qk_norm_whole=True)
+    attends = replace(attention(config, hidden, rotary=rotary), qk_norm=RMS_NORM, qk_norm_whole="heads")
     mlp = gated_mlp(config)
     made = {QWEN[0]: Layer((delta, mlp)), QWEN[1]: Layer((attends, mlp), input_norms=False, post_norms=True)}
     default = [QWEN[i % 4 == 3 or i == count - 1 < 3] for i in range(count)]

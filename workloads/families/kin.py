@@ -14,7 +14,7 @@ from workloads.layer import Layer
 from workloads.model import Model
 
 _USE_BIAS = ("use_bias", "use_bias", "use_bias")
-_OLMO2 = Quirks(input_norms=False, post_norms=True, qk_norm=RMS_NORM, qk_norm_whole=True)
+_OLMO2 = Quirks(input_norms=False, post_norms=True, qk_norm=RMS_NORM, qk_norm_whole="heads")
 _FOURTH_FULL = Quirks(window=4096, every_nth_full=4, period=PERIOD, unrotated="full")
 EXAONE = replace(_FOURTH_FULL, biases=("", "", ""), qk_norm=RMS_NORM)
 ERNIE = Quirks(biases=_USE_BIAS, kv_heads=2, head_dim=128, tied=True)
@@ -72,7 +72,7 @@ QUIRKS = {
         parallel="use_parallel_residual",
         qk_norm=BARE_LAYER_NORM,
         qk_norm_flag="qk_layernorm",
-        qk_norm_whole=True,
+        qk_norm_whole="weights",
         rotary=0.25,
     ),
     "ernie4_5": ERNIE,
@@ -111,7 +111,7 @@ QUIRKS = {
         parallel=True,
         qk_norm=BARE_LAYER_NORM,
         qk_norm_flag="use_qk_norm",
-        qk_norm_whole=True,
+        qk_norm_whole="weights",
         tied=True,
     ),
     "cohere2": replace(_FOURTH_FULL, norm=BARE_LAYER_NORM, parallel=True, tied=True),

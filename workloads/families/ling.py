@@ -69,6 +69,7 @@ def _lightning(config: Config, hidden: int) -> LightningBlock:
         "silu" if silu else "",
         rotated(config, width) if config.flag("linear_rope", True) else 0,
         RMS_NORM if config.flag("use_qk_norm", False) else None,
+        config.size("group_norm_size", default=1),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 from specfiles.frozen import dataclass
 from workloads import blocks  # for kinds of attention that most models do not load
@@ -35,7 +36,7 @@ class Quirks:
     qk_norm: NormShape | None = None
     qk_norm_flag: str = ""  # only where this field is true
     qk_normed: bool = False  # default of that field
-    qk_norm_whole: bool = False  # over all heads at once, or with weights for each head
+    qk_norm_whole: Literal["", "heads", "weights"] = ""  # over all heads at once, or with weights for each
     fused_qkv: bool = False  # one matrix in the checkpoint
     fused_gate_up: bool = False
     norm: NormShape = RMS_NORM
@@ -102,7 +103,9 @@ QUIRKS = {
     "phimoe": Quirks(
         windowed=True, kv_heads=8, norm=LAYER_NORM, feed_forward=experts.in_each("num_local_experts", 16)
     ),
-    "olmoe": Quirks(qk_norm=RMS_NORM, qk_norm_whole=True, feed_forward=experts.in_each("num_experts", 64, 8)),
+    "olmoe": Quirks(
+        qk_norm=RMS_NORM, qk_norm_whole="heads", feed_forward=experts.in_each("num_experts", 64, 8)
+    ),
     "qwen2_moe": Quirks(
         biases=_INWARDS,
         qkv_bias=True,
@@ -123,7 +126,7 @@ QUIRKS = {
     ),
     "minimax_m2": Quirks(
         qk_norm=RMS_NORM,
-        qk_norm_whole=True,
+        qk_norm_whole="heads",
         biases=_INWARDS,
         kv_heads=8,
         head_dim=128,

@@ -71,7 +71,7 @@ def _molmo2(config: Config) -> Model:
     quirks = Quirks(
         biases=("attention_bias", "", ""),
         qk_norm=RMS_NORM,
-        qk_norm_whole=kind == "olmo",
+        qk_norm_whole="heads" if kind == "olmo" else "",
         kv_heads=8,
         head_dim=128,
         input_norms=not behind,
