@@ -5,7 +5,8 @@ the measured tables define it. `power_law_A`: the loads of experts follow a dens
 tokens (at 0.01 and 2 where there are fewer choices than experts), no expert is chosen twice by a token, and
 rank 0 is the hottest of the ranks. `independent`: each token chooses by itself, every expert as likely as
 any other, so that an expert's load is binomial; it stands for a router whose skew is unknown. Where it
-is known (`--expert-skew`), popularity falls with an expert's rank as in workloads.operators.experts.
+is known (`--expert-skew`), popularity falls with an expert's rank as in workloads.operators.experts, and
+experts are placed on the ranks by chance: many such placements are drawn, and the hottest rank is their mean.
 
 The loads of a power law are its quantiles, which is what many draws average to. The hottest of `ranks` sums
 of g loads lies, by the Cornish-Fisher expansion (z of its order statistic, corrected for the skew of the sum
@@ -32,6 +33,7 @@ TILES = (8, 16, 32, 64, 128, 256)  # rows of a tile that libraries offer for few
 GROUPED = np.inf  # in place of an exponent: balanced choices that a limit on groups of experts changes
 GROUPS, OPEN_GROUPS = 8, 4  # of DeepSeek-V3's router
 INDEPENDENT = -1.0  # in place of an exponent; below it by the skew of popularity
+DEALS = 1000  # ways to place experts on ranks, drawn by chance
 FEW_ROWS = 50_000  # more are kept for one more question only
 _NODES = 64  # loads that stand for all experts of a rank
 _GRID = 256  # points of a quantile function
@@ -218,30 +220,27 @@ def _independent(tokens: Floats, experts: Floats, top_k: Floats, ranks: Floats, 
 
 def _popular(tokens: Floats, experts: Floats, top_k: Floats, ranks: Floats, alpha: Floats) -> tuple[Any, ...]:
     """A node per expert: what it gets where it is chosen at all, and how likely that is; the hottest rank."""
-    p = np.zeros((len(tokens), int(experts.max())))
-    for count, chosen, code in set(zip(experts, top_k, alpha, strict=True)):
-        same = (experts == count) & (top_k == chosen) & (alpha == code)
-        p[same, : int(count)] = popularity(int(count), int(chosen), float(INDEPENDENT - code))
+    p, likelier = np.zeros((2, len(tokens), int(experts.max())))
+    for sizes in set(zip(experts, top_k, ranks, alpha, strict=True)):
+        count, chosen, of = (int(size) for size in sizes[:3])
+        same = (experts == count) & (top_k == chosen) & (ranks == of) & (alpha == sizes[3])
+        popular = popularity(count, chosen, float(INDEPENDENT - sizes[3]))
+        p[same, :count], likelier[same, :count] = popular, _with_the_hottest(popular, of)
     touched = 1 - (1 - p) ** tokens[:, None]
     loads = np.where(touched > 0, p * tokens[:, None] / np.maximum(touched, 1e-300), 0.0)
     spared = (1 - 1 / ranks) ** top_k
-    counts = touched / ranks[:, None] * _with_the_hottest(p, experts, ranks)
+    counts = touched / ranks[:, None] * likelier
     return loads, counts, tokens * np.where(ranks > 1, 1 - spared, 1.0)
 
 
-def _with_the_hottest(p: Floats, experts: Floats, ranks: Floats) -> Floats:
-    """How much likelier than on a mean rank each expert is on the hottest one, of experts placed by chance.
-
-    A rank's share of the choices is the sum of its experts' popularity, which deviates from the mean by
-    sqrt(sum p^2 / ranks). Given that it is the largest of `ranks`, popular experts are likelier there, in
-    proportion.
-    """
-    total, square = p.sum(axis=1), (p**2).sum(axis=1)
-    uneven = square * experts / total - total
-    normal = {n: NormalDist().inv_cdf((n - 0.375) / (n + 0.25)) for n in np.unique(ranks)}  # Blom
-    above = np.array([normal[n] for n in ranks]) * np.sqrt(square * ranks)
-    slope = np.where(ranks > 1, above / np.maximum(uneven, 1e-12), 0.0)
-    return np.asarray(np.maximum(1 + slope[:, None] * (p * (experts / total)[:, None] - 1), 0.0))
+@lru_cache(maxsize=64)
+def _with_the_hottest(popular: tuple[float, ...], ranks: int) -> Floats:
+    """How much likelier than on a mean rank each expert is on the hottest one, of DEALS by chance."""
+    order = np.tile(np.arange(len(popular)), (DEALS, 1))
+    dealt = np.random.default_rng(0).permuted(order, axis=1).reshape(DEALS, ranks, -1)
+    hottest = np.array(popular)[dealt].sum(axis=2).argmax(axis=1)
+    there = np.bincount(dealt[np.arange(DEALS), hottest].ravel(), minlength=len(popular))
+    return np.asarray(there * ranks / DEALS)
 
 
 def _skewed(tokens: Floats, experts: Floats, top_k: Floats, ranks: Floats, alpha: Floats) -> tuple[Any, ...]:

@@ -121,14 +121,24 @@ def test_favourites_leave_fewer_experts_to_touch(tokens: int, skew: float) -> No
     assert found.touched <= even.touched
 
 
-@pytest.mark.parametrize("ranks", [2, 4, 8])
-def test_popular_experts_meet_on_the_hottest_rank_as_often_as_chance_has_it(ranks: int) -> None:
+@pytest.mark.parametrize("skew", [0.05, 0.75, 1.5])
+@pytest.mark.parametrize("ranks", [2, 8, 32, 512])
+def test_popular_experts_meet_on_the_hottest_rank_as_often_as_chance_has_it(ranks: int, skew: float) -> None:
     """Against experts that are dealt to the ranks at random."""
-    rng, popular = np.random.default_rng(0), np.array(popularity(512, 10, 0.75))
+    rng, popular = np.random.default_rng(1), np.array(popularity(512, 10, skew))
     dealt = [rng.permutation(popular).reshape(ranks, -1).sum(axis=1).max() for _ in range(2000)]
-    found = load(4096, 512, 10, ranks, INDEPENDENT - 0.75)
-    assert found.chosen == pytest.approx(4096 * np.mean(dealt), rel=0.05)
-    assert found.touched <= 512 / ranks
+    found = load(4096, 512, 10, ranks, INDEPENDENT - skew)
+    assert found.chosen == pytest.approx(4096 * np.mean(dealt), rel=0.01)
+    assert found.touched <= 512 / ranks * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("ranks", [2, 8, 32])
+def test_hardly_any_skew_is_none(ranks: int) -> None:
+    even, hardly, a_little = (
+        load(4096, 256, 8, ranks, INDEPENDENT - skew).chosen for skew in (0.0, 1e-6, 0.01)
+    )
+    assert hardly == pytest.approx(even, rel=1e-5)
+    assert even < a_little < 1.02 * even
 
 
 def test_exponents_are_read_and_nonsense_is_refused() -> None:
