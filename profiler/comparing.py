@@ -181,8 +181,11 @@ def _summed(rows: pd.DataFrame, said: np.ndarray, words: list[str], by: str) -> 
 
 def _shapes(trace: Trace) -> tuple[np.ndarray, list[str]]:
     """The recorded inputs of each activity's innermost range that has any, as places in words; else -1."""
+    from profiler.traces.work import in_words
+
     row, parent = trace.column("activities", "range").copy(), trace.column("ranges", "parent")
-    code, words = trace.column("ranges", "shapes"), trace.words("ranges", "shapes")
+    code = trace.column("ranges", "shapes")
+    words = [in_words(shapes) for shapes in trace.words("ranges", "shapes")]
     if not len(code):
         return np.full(len(row), -1), words
     while (up := (row >= 0) & (code[np.maximum(row, 0)] < 0)).any():

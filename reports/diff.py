@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import takewhile
+from operator import eq
 
 from reports import terminal
 from reports.units import percent, seconds, si, text
@@ -37,6 +39,7 @@ COLUMNS: terminal.Columns = {
 }
 SUMS = {key: COLUMNS[key] for key in ("phase", "time_a_s", "time_b_s", "change_s", "ratio")}
 MOST_ROWS = 40
+WIDTH = 60  # characters of a kernel's or shape's name
 
 
 def as_text(found: Diff, regressions: Sequence[str], above: float | None, notes: Sequence[str] = ()) -> str:
@@ -60,7 +63,7 @@ def as_text(found: Diff, regressions: Sequence[str], above: float | None, notes:
         for what in ("kernels", "shapes"):
             gone, new = row[f"{what}_gone"], row[f"{what}_new"]
             if gone or new:
-                parts.append(f"{row['name']}: {what} {_listed(gone)} -> {_listed(new)}")
+                parts.append(f"{row['name']}: {what} {_listed(gone, new)} -> {_listed(new, gone)}")
     return "\n".join([*parts, *notes, *_verdict(regressions, above)]) + "\n"
 
 
@@ -98,6 +101,15 @@ def _verdict(regressions: Sequence[str], above: float | None) -> list[str]:
     return [f"REGRESSION, {limit}: {'; '.join(regressions)}" if regressions else f"nothing is {limit}."]
 
 
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(short(name, 60) for name in names[:3])
+def _listed(names: Sequence[str], others: Sequence[str]) -> str:
+    shown = ", ".join(_short(name, others) for name in names[:3])
     return (shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")) or "none"
+
+
+def _short(name: str, others: Sequence[str]) -> str:
+    """A name cut to its beginning; to where it differs from the others', if one of these begins so, too."""
+    begin = short(name, WIDTH)
+    if begin == name or begin not in (short(other, WIDTH) for other in others):
+        return begin
+    same = max(sum(takewhile(bool, map(eq, name, other))) for other in others)
+    return short("…" + name[same - WIDTH // 3 :], WIDTH)

@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
+from profiler.traces.described import MARK
 from profiler.traces.formulas import FORMULAS
-from profiler.traces.recorded import Recorded, Tensor
+from profiler.traces.recorded import TYPES, Recorded, Tensor
 from profiler.traces.rules import read_rules
 from profiler.traces.steps import StepFacts
 from specfiles.errors import choose
@@ -56,6 +57,21 @@ def recorded_work(rule: OperatorRule, shapes: str, step: StepFacts = NO_STEP) ->
         return FORMULAS[rule.formula](_recorded(shapes, step), rule.at)
     except (LookupError, ValueError, TypeError, ArithmeticError, msgspec.DecodeError):
         return None
+
+
+def in_words(shapes: str) -> str:
+    """Recorded tensors as people write them, `bf16[2x128] fp32[128]`; fields of a description as k=v."""
+    try:
+        told = msgspec.json.decode(shapes.encode())
+        if shapes.startswith(MARK):
+            return " ".join(f"{key}={value}" for key, value in told.items())
+        call = _recorded(shapes, NO_STEP)
+    except (AttributeError, TypeError, ValueError):
+        return shapes
+    tensors = [t for at, one in enumerate(call.inputs) for t in call.lists.get(at, (one,)) if t and t.dims]
+    sizes = ("x".join(map(str, tensor.dims)) for tensor in tensors)
+    named = (TYPES.get(tensor.type, tensor.type) for tensor in tensors)
+    return " ".join(f"{name}[{size}]" for name, size in zip(named, sizes, strict=True)) or "no tensor"
 
 
 def _recorded(shapes: str, step: StepFacts) -> Recorded:

@@ -127,6 +127,36 @@ def test_a_table_names_what_changed(roofline: Roofline, tmp_path: Path) -> None:
     assert "slower than allowed" in done.err
 
 
+def test_kernels_that_begin_alike_are_named_where_they_differ(roofline: Roofline, tmp_path: Path) -> None:
+    begin = "void flash::flash_fwd_kernel<flash::Flash_fwd_kernel_traits<" + 40 * "long, " + "bf16, "
+    sides = (run(tmp_path / end, {"core": 1.0}, kernel=f"{begin}{end}") for end in ("tile_64", "tile_128"))
+    line = next(
+        line for line in roofline("diff", *sides).out.splitlines() if line.startswith("core: kernels")
+    )
+    gone, new = line.split(" -> ")
+    assert gone.endswith("bf16, tile_64")
+    assert new.endswith("bf16, tile_128")
+    assert len(line) < 150
+
+
+def test_recorded_inputs_are_written_as_people_write_them(roofline: Roofline, tmp_path: Path) -> None:
+    def recorded(path: Path, form: str, us: float) -> Path:
+        dims = {"Input Dims": [[2, 128], [64, 128], []], "Input type": [form, form, "Scalar"]}
+        place = {"cat": "cpu_op", "name": "aten::linear", "pid": 1, "tid": 1, "ts": 0.0, "dur": us}
+        path.write_text(json.dumps({"traceEvents": [{"ph": "X", **place, "args": dims}]}))
+        return path
+
+    sides = (
+        recorded(tmp_path / "a.json", "float", 9.0),
+        recorded(tmp_path / "b.json", "c10::BFloat16", 5.0),
+    )
+    row = json.loads(roofline("diff", *sides, "--format", "json").out)["rows"][0]
+    assert (row["shapes_gone"], row["shapes_new"]) == (
+        ["fp32[2x128] fp32[64x128]"],
+        ["bf16[2x128] bf16[64x128]"],
+    )
+
+
 @pytest.mark.parametrize("share", ["", "five", "-1%", "nan", "1e9"])
 def test_a_share_that_is_none(share: str) -> None:
     with pytest.raises(InputError, match=r"expected a share such as 5% or 0\.05"):
