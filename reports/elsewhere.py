@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from hwspecs import Device
 from reports.points import Key, at_step
@@ -12,7 +13,7 @@ from roofline.ceilings import Fidelity, ceilings
 from roofline.predict import Prediction, predict
 from roofline.scenario import Scenario
 from specfiles.errors import InputError
-from workloads.dtypes import Precision
+from workloads.dtypes import FORMATS, Precision, compute_dtype
 
 OTHERS = (
     "a100_sxm",
@@ -26,7 +27,7 @@ OTHERS = (
     "mi300x",
     "jetson_agx_orin_64gb",
 )
-Make = Callable[["Device", Precision], Sequence[Prediction]]
+Make = Callable[[Scenario, Device], Sequence[Prediction]]
 
 
 def other_devices(names: Iterable[str] = OTHERS) -> list[Device]:
@@ -44,7 +45,7 @@ def other_devices(names: Iterable[str] = OTHERS) -> list[Device]:
 
 def floors(scenario: Scenario, devices: Iterable[Device]) -> tuple[Elsewhere, ...]:
     """A scenario on each device, the first mention of each."""
-    return _table(devices, lambda device, precision: [predict(_in(scenario, precision), device)])
+    return _table(scenario, devices, lambda asked, device: [predict(asked, device)])
 
 
 def floors_of_steps(
@@ -52,33 +53,31 @@ def floors_of_steps(
 ) -> tuple[Elsewhere, ...]:
     """The measured steps, one per phase, on each device."""
 
-    def make(device: Device, precision: Precision) -> list[Prediction]:
-        return [at_step(_in(scenario, precision), key, device, Fidelity.DATASHEET) for key in keys]
+    def make(asked: Scenario, device: Device) -> list[Prediction]:
+        return [at_step(asked, key, device, Fidelity.DATASHEET) for key in keys]
 
-    return _table(devices, make)
-
-
-def _in(scenario: Scenario, precision: Precision) -> Scenario:
-    return replace(scenario, setting=replace(scenario.setting, precision=precision))
+    return _table(scenario, devices, make)
 
 
-def _table(devices: Iterable[Device], make: Make) -> tuple[Elsewhere, ...]:
-    return tuple(_floor(device, make) for device in {d.name: d for d in devices}.values())
+def _table(scenario: Scenario, devices: Iterable[Device], make: Make) -> tuple[Elsewhere, ...]:
+    return tuple(_floor(scenario, device, make) for device in {d.name: d for d in devices}.values())
 
 
-def _floor(device: Device, make: Make) -> Elsewhere:
+def _floor(scenario: Scenario, device: Device, make: Make) -> Elsewhere:
     try:
-        dtype = _dtype(device)
-        totals = [prediction.totals() for prediction in make(device, Precision.of(dtype))]
+        formats = _on(device, scenario.setting.precision)
+        asked = replace(scenario, setting=replace(scenario.setting, precision=formats))
+        totals = [prediction.totals() for prediction in make(asked, device)]
     except InputError as error:  # a missing peak, a missing link, a split that does not divide
         return Elsewhere(device.name, error=str(error))
 
     def first(name: str) -> float | None:
         return next((t[name] for t in totals if t[name] is not None), None)
 
+    stored, multiplied = formats.weights, formats.activations
     return Elsewhere(
         device.name,
-        dtype,
+        str(stored) if stored == multiplied else f"{stored} in {multiplied}",
         ttft_s=first("ttft_s"),
         tpot_s=first("tpot_s"),
         tokens_per_s=totals[-1]["tokens_per_s"] if totals else None,  # decode comes last
@@ -87,7 +86,22 @@ def _floor(device: Device, make: Make) -> Elsewhere:
     )
 
 
-def _dtype(device: Device) -> str:
-    """bf16, or fp16 where the device has only that; the prediction reports missing formats."""
+def _on(device: Device, asked: Precision) -> Precision:
+    """The formats asked for, none wider than 16 bits; products are in 16 where it has no narrower peak."""
     peaks = ceilings(device, Fidelity.DATASHEET).matrix_by_dtype
-    return "fp16" if "bf16" not in peaks and "fp16" in peaks else "bf16"
+    wide = "fp16" if "bf16" not in peaks and "fp16" in peaks else "bf16"
+
+    def stored(name: Any) -> Any:
+        return wide if name in FORMATS and FORMATS[name][0] >= 16 else name
+
+    def multiplied(name: Any) -> Any:
+        return stored(name) if name is None or compute_dtype(name) in peaks else wide
+
+    return Precision(
+        stored(asked.weights),
+        multiplied(asked.activations),
+        stored(asked.kv),
+        wide,
+        stored(asked.experts),
+        multiplied(asked.experts_in),
+    )
