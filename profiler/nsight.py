@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -36,6 +37,9 @@ ON_CUDA = (
     "--cuda-graph-trace=node",  # a row per kernel, not per graph
 )
 NCU = ("--nvtx", "--set", "roofline", "--clock-control", "none", "--profile-from-start", "off", "-f")
+# Totals beside the set's: that of 2024.1 has instructions of the tensor units, whose FLOP differ by kind, and
+# no bytes of L2. Metrics of a sparsity or of one instruction are parts of these.
+TOTALS = re.compile(r"sm__ops_path_tensor_src_(?!.*_sparsity_)\w+|dram__bytes(_read|_write)?|lts__t_bytes")
 ENDING_S = 60.0  # for a tool to write its report after an interrupt
 WHERE = {
     "nsys": "Nsight Systems is part of the CUDA toolkit and of Debian's package nsight-systems",
@@ -149,7 +153,9 @@ def _nsys(program: Sequence[str], folder: Path, device: str) -> tuple[Path, str]
 def _ncu(program: Sequence[str], folder: Path) -> tuple[Path, str]:
     """The page of its report, and what it complains of."""
     report, page = folder / "report.ncu-rep", folder / "report.ncu.csv"
-    said = _recorded(["ncu", *NCU, "-o", str(report.with_suffix("")), *program], report)
+    totals = _totals()
+    also = ("--metrics", ",".join(totals)) if totals else ()
+    said = _recorded(["ncu", *NCU, *also, "-o", str(report.with_suffix("")), *program], report)
     read = _run(["ncu", "--import", str(report), "--csv", "--page", "raw"])
     if read.returncode:
         raise InputError(f"ncu cannot read its own report: {_complaint(read)}.")
@@ -157,6 +163,12 @@ def _ncu(program: Sequence[str], folder: Path) -> tuple[Path, str]:
     if not is_page(page):
         raise InputError(said or "ncu counted no kernel: its report is empty.")
     return page, said
+
+
+def _totals() -> list[str]:
+    """The metrics of TOTALS that this ncu lists for the devices here; others would be an error."""
+    listed = (line.partition(" ")[0] for line in _run(["ncu", "--query-metrics"]).stdout.splitlines())
+    return [f"{name}.sum" for name in dict.fromkeys(filter(TOTALS.fullmatch, listed))]
 
 
 def _recorded(command: Sequence[str], written: Path) -> str:

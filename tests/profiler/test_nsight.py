@@ -260,6 +260,41 @@ def test_pages_of_ncu_come_from_its_own_export(tmp_path: Path, ncu: Callable[[st
     assert said == ""
 
 
+LISTED = """Chip gh100
+------------------------------------- --------------- --------------- -----------------------------------
+Metric Name                           Metric Type     Metric Unit     Metric Description
+------------------------------------- --------------- --------------- -----------------------------------
+dram__bytes                           Counter         byte            # of bytes accessed in DRAM
+dram__bytes_read                      Counter         byte            # of bytes read from DRAM
+lts__t_bytes                          Counter         byte            # of bytes requested
+lts__t_bytes_equiv_l1sectormiss       Counter         byte            # of bytes requested for L1 misses
+sm__ops_path_tensor_op_hgmma_src_fp8  Counter                         # of math ops executed by HGMMA
+sm__ops_path_tensor_src_bf16_dst_fp32 Counter                         # of math ops executed in Tensor path
+sm__ops_path_tensor_src_fp8           Counter                         # of math ops executed in Tensor path
+sm__ops_path_tensor_src_fp8_sparsity_on Counter                       # of math ops executed in Tensor path
+"""
+
+
+def test_totals_that_a_set_lacks_are_counted_where_ncu_lists_them(
+    tmp_path: Path, ncu: Callable[[str], None]
+) -> None:
+    """ncu 2024.1's list of an H100, shortened: nothing that is part of another total is counted as well."""
+    (tmp_path / "listed").write_text(LISTED)
+    ncu(
+        'case "$*" in\n'
+        f'"--query-metrics") cat {tmp_path}/listed ;;\n'
+        '*"--import"*) echo \'"ID","Kernel Name","gpu__time_duration.sum"\' ;;\n'
+        f'*) echo "$*" > {tmp_path}/said; : > "${{0%/*}}/report.ncu-rep" ;;\nesac'
+    )
+    nsight._ncu(["true"], tmp_path)
+    said = (tmp_path / "said").read_text().split()
+    assert said[said.index("--metrics") + 1].split(",") == [
+        *("dram__bytes.sum", "dram__bytes_read.sum", "lts__t_bytes.sum"),
+        *("sm__ops_path_tensor_src_bf16_dst_fp32.sum", "sm__ops_path_tensor_src_fp8.sum"),
+    ]
+    assert said[-1] == "true"
+
+
 def test_a_report_of_a_program_that_failed_in_the_end_is_read(
     tmp_path: Path, ncu: Callable[[str], None]
 ) -> None:
