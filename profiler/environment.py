@@ -45,8 +45,10 @@ def pick_device(asked: str) -> str:
         torch.ones(1, device=f"cuda:{index}").add_(1).item()
     except (RuntimeError, torch.cuda.DeferredCudaCallError) as error:
         raise InputError(f"cuda:{index} cannot compute ({reason(error)}); use --device cpu.") from None
-    # NVIDIA's containers set TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, with which products of fp32 are of TF32.
+    # NVIDIA's containers set TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, with which products of fp32 are of TF32; those
+    # of convolutions are everywhere unless PyTorch is told otherwise.
     torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     return f"cuda:{index}"
 
 

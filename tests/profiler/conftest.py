@@ -573,12 +573,14 @@ def inference() -> Iterator[None]:
 
 @pytest.fixture
 def cuda() -> str:
-    """A CUDA device; the test is skipped where there is none."""
+    """A CUDA device, set up as commands do; the test is skipped where there is none."""
     import torch
+
+    from profiler.environment import pick_device
 
     if not torch.cuda.is_available():
         pytest.skip("torch sees no CUDA device")
-    return "cuda:0"
+    return pick_device("cuda")
 
 
 @pytest.fixture

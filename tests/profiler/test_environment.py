@@ -79,9 +79,11 @@ def test_with_two_gpus_one_is_picked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "ones", lambda *sizes, device: ones(*sizes))
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")  # as NVIDIA's containers have it
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # as it is everywhere
     try:
         assert pick_device("auto") == pick_device("cuda") == "cuda:0"
         assert torch.get_float32_matmul_precision() == "highest"  # ceilings of fp32 are not those of TF32
+        assert not torch.backends.cudnn.allow_tf32  # nor are its convolutions
     finally:
         torch.set_float32_matmul_precision(before)
     assert pick_device("cuda:1") == "cuda:1"
