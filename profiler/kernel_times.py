@@ -50,7 +50,7 @@ def labels(sites: Iterable[Site], order: Sequence[str]) -> dict[str, str]:
 
 
 def by_call(
-    events: Iterable[Any], sites: Sequence[Site], label: dict[str, str], *, on_device: bool
+    events: Sequence[Any], sites: Sequence[Site], label: dict[str, str], *, on_device: bool
 ) -> list[KernelTime]:
     """The kernels of a traced step in which the calls of `sites` ran once, in their order.
 
@@ -63,6 +63,7 @@ def by_call(
     found = list(_outermost(_roots(events), called))
     ran = Counter(name for name, _, known in found if known)
     turn: Counter[str] = Counter()
+    shown = {event.name for event in events if not _on_host(event) and _is_annotation(event)}
     rows: list[KernelTime] = []
     for name, event, known in found:
         operator = UNATTRIBUTED
@@ -70,7 +71,7 @@ def by_call(
             operator = called[name][turn[name]]
             turn[name] += 1
         rows += _times(event, name, operator, on_device=on_device, whole=known)
-    return rows
+    return [row for row in rows if row.name not in shown]  # the device's copies of torch's own ranges
 
 
 def by_order(events: Iterable[Any], kernels: Sequence[tuple[str, str]]) -> list[KernelTime]:
@@ -121,7 +122,7 @@ def by_range(events: Iterable[Any], ranges: set[str], *, on_device: bool) -> Ite
 def device_events(events: Iterable[Any]) -> Iterator[Any]:
     """Activities of the device, without the ranges that the profiler also shows there."""
     for event in events:
-        if not _on_host(event) and not getattr(event, "is_user_annotation", False):
+        if not _on_host(event) and not _is_annotation(event):
             yield event
 
 
@@ -177,6 +178,10 @@ def _on_host(event: Any) -> bool:
     from torch.autograd import DeviceType
 
     return bool(event.device_type == DeviceType.CPU)
+
+
+def _is_annotation(event: Any) -> bool:
+    return bool(getattr(event, "is_user_annotation", False))
 
 
 def _outermost(events: Iterable[Any], called: dict[str, list[str]]) -> Iterator[tuple[str, Any, bool]]:

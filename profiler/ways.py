@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,7 +101,7 @@ class _Traced(Way):
     most = 0  # kernels of a traced step so far: a step launches the same ones each time
 
     @abstractmethod
-    def kernels(self, events: Iterable[Any]) -> list[KernelTime]:
+    def kernels(self, events: Sequence[Any]) -> list[KernelTime]:
         """The kernels of a traced step, with their operators."""
 
     def visit(self, timed: Timed) -> None:
@@ -174,7 +174,7 @@ class Compiled(_Traced):
         use_experts(self.subject, self.point.phase)
         return self.step(greedy)
 
-    def kernels(self, events: Iterable[Any]) -> list[KernelTime]:
+    def kernels(self, events: Sequence[Any]) -> list[KernelTime]:
         """By the calls in the compiled code."""
         return by_call(events, self.step.sites, self.label, on_device=self.subject.device.startswith("cuda"))
 
@@ -201,7 +201,7 @@ class Graphed(_Traced):
         timed.add(lap(partial(in_range, self.around, self.step)), watched=True)
         self.add(traced(self.subject.device, self.step), timed)
 
-    def kernels(self, events: Iterable[Any]) -> list[KernelTime]:
+    def kernels(self, events: Sequence[Any]) -> list[KernelTime]:
         """By their order in the graph."""
         return by_order(events, self.captured)
 

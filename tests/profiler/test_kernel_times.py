@@ -42,6 +42,7 @@ class Event:
     kernels: list[Any] = field(default_factory=list)
     device_type: Any = DeviceType.CPU
     id: int = 0
+    is_user_annotation: bool = False
 
     @property
     def time_range(self) -> Any:
@@ -138,6 +139,17 @@ def test_on_a_device_the_kernels_of_a_call_count_with_those_of_its_parts() -> No
         ("layers.proj", "gemm", pytest.approx(8e-6)),
         ("layers.proj", "memcpy", pytest.approx(2e-6)),
     ]
+
+
+def test_a_range_of_torch_that_the_profiler_shows_on_the_device_is_no_kernel() -> None:
+    """It is as long as all kernels in it together, which would count twice."""
+    region = "## Call CompiledFxGraph fp2xx ##"
+    gemm, copy = (SimpleNamespace(name=name, duration=8.0) for name in ("gemm", region))
+    inside = Event(region, 0, 20, [Event("aten::mm", 1, 3, kernels=[gemm])], kernels=[copy])
+    shown = Event(region, 5, 8, device_type=DeviceType.CUDA, is_user_annotation=True)
+    sites = [Site("aten::mm", ("layers.proj",))]
+    rows = by_call([*tree(inside), shown], sites, labels(sites, ORDER), on_device=True)
+    assert [(row.operator, row.name) for row in rows] == [("layers.proj", "gemm")]
 
 
 def test_a_trace_without_kernels_says_why_there_may_be_none() -> None:
