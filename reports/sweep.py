@@ -23,6 +23,8 @@ COLUMNS: terminal.Columns = {
     "model": ("model", text),
     "hardware": ("device", text),
     "tensor_parallel": ("TP", text),
+    "expert_parallel": ("EP", text),
+    "pipeline_parallel": ("PP", text),
     "weights": ("weights", text),
     "experts": ("experts", text),
     "activations": ("activations", text),
@@ -78,6 +80,7 @@ def as_text(table: pd.DataFrame, met: pd.DataFrame, most: int, by: str) -> str:
     # A decode step has a stated context and no prompt; for others the context follows from their lengths.
     without = {"prompt" if set(table["phase"]) == {"decode"} else "context"}
     without |= set() if (table["engine"] != "none").any() else {"engine"}
+    without |= {split for split in ("expert_parallel", "pipeline_parallel") if (table[split] == 1).all()}
     without |= COLUMNS.keys() - set(met)
     for experts, others in (("experts", "weights"), ("expert_activations", "activations")):
         without |= {experts} if (table[experts] == table[others]).all() else set()

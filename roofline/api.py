@@ -223,7 +223,8 @@ def serve(
 def sweep(models: str | list[str], hw: str | list[str], **lists: Any) -> pd.DataFrame:
     """A row for every combination of models, devices and what `lists` has, each one value or several.
 
-    batch, prompt, context, output, tensor_parallel: numbers. dtypes: [{"weights": "fp8", "kv": "fp8"}, ..].
+    batch, prompt, context, output, tensor_parallel, expert_parallel, pipeline_parallel: numbers.
+    dtypes: [{"weights": "fp8", "kv": "fp8"}, ..].
     techniques: a list for each set that applies together, [[], ["awq"]]. engines: "none", "vllm", ..
     phase, fidelity, convention: one.
     Columns are those of `roofline sweep`; a combination that does not exist says why in `error`.

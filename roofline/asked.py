@@ -12,7 +12,7 @@ from specfiles.frozen import dataclass
 from specfiles.strict import plain_data
 from workloads.catalogue import Loaded, load_model
 from workloads.convention import convention
-from workloads.descriptor import CHECKPOINT, Descriptor, Dtypes, is_descriptor, load_descriptor
+from workloads.descriptor import CHECKPOINT, SPLITS, Descriptor, Dtypes, is_descriptor, load_descriptor
 from workloads.model import Model
 from workloads.phases import Setting
 from workloads.sharing import has_experts
@@ -160,7 +160,9 @@ def _refuse_experts(model: Model, dtypes: Dtypes, asked: Asked) -> None:
 
 
 def _setting(precision: Precision, file: Descriptor | None, asked: Asked, default_convention: str) -> Setting:
-    shared = {"tp": file.tensor_parallel if file else 1, "ep": 1, "pp": 1, **asked.given("tp", "ep", "pp")}
+    names = dict(zip(("tp", "ep", "pp"), SPLITS, strict=True))
+    stated = {short: getattr(file, name) if file else 1 for short, name in names.items()}
+    shared = {**stated, **asked.given(*names)}
     for name, devices in shared.items():
         if devices < 1:
             raise InputError(f"{name} is {devices}; expected a positive whole number.")

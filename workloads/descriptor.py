@@ -26,6 +26,7 @@ Counts = Count | Annotated[list[Count], msgspec.Meta(min_length=1, max_length=10
 MOST_POINTS = 10_000
 CHECKPOINT = "checkpoint"  # as weights: the formats of the published checkpoint (workloads.checkpoint)
 SIZES = ("batch", "prompt", "context", "output")  # that a grid combines
+SPLITS = ("tensor_parallel", "expert_parallel", "pipeline_parallel")  # over devices
 
 
 class Dtypes(Strict, frozen=True, kw_only=True):
@@ -65,6 +66,8 @@ class Descriptor(Strict, frozen=True, kw_only=True):
     images: Annotated[int, msgspec.Meta(ge=0, le=100_000_000)] = 0
     dtypes: Dtypes = Dtypes()
     tensor_parallel: Count = 1
+    expert_parallel: Count = 1
+    pipeline_parallel: Count = 1
     traffic: Traffic | None = None
     operators: Annotated[list[dict[str, Any]], msgspec.Meta(max_length=100_000)] = []
 

@@ -32,5 +32,6 @@ def priced(table: pd.DataFrame, hardware: Sequence[str], prices: Mapping[str, fl
 
     devices = map(load_device, hardware)
     known = {device.name: price(device, prices) for device in devices}
-    hourly = pd.to_numeric(table["hardware"].map(known)) * table["tensor_parallel"]
+    devices = table[["tensor_parallel", "expert_parallel"]].max(axis=1) * table["pipeline_parallel"]
+    hourly = pd.to_numeric(table["hardware"].map(known)) * devices
     return table.assign(**{COST: usd_per_million_tokens(hourly, table["tokens_per_s"])})

@@ -19,7 +19,7 @@ from roofline.tables import asked
 from specfiles.errors import InputError
 from workloads.catalogue import load_model
 from workloads.convention import convention
-from workloads.descriptor import axes
+from workloads.descriptor import SPLITS, axes
 from workloads.step import Setting
 from workloads.techniques.registry import parse
 
@@ -33,7 +33,7 @@ TOTALS = (
     "flops", "bytes", "time_s", "ttft_s", "tpot_s", "tokens_per_s", "mfu", "mbu", "weights_bytes",
     "kv_cache_bytes", "activation_peak_bytes", "memory_bytes", "fits", "energy_j",
 )  # fmt: skip
-ASKED = ("model", "hardware", "node", "phase", "batch", "prompt", "context", "output", "tensor_parallel")
+ASKED = ("model", "hardware", "node", "phase", "batch", "prompt", "context", "output", *SPLITS)
 COLUMNS = (
     *ASKED,
     "weights",
@@ -59,15 +59,17 @@ def compute(task: Task) -> pd.DataFrame:
         scenarios, refused = _scenarios(task, model, setting)
         rows += refused
         rows += _predicted(task, scenarios, device, fidelity)
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    no_error: dict[str, Any] = {"error": None}  # a column of text even where no point has one
+    return pd.DataFrame([no_error | row for row in rows], columns=list(COLUMNS))
 
 
 def _settings(task: Task) -> Iterable[tuple[Model, Setting]]:
     """The model in each of the formats, and how it is run."""
     spec, loaded = task.spec, load_model(task.model)
-    for dtypes, devices in product(*axes(spec, ("dtypes", "tensor_parallel"))):
+    for dtypes, *devices in product(*axes(spec, ("dtypes", *SPLITS))):
         model, precision = formats(loaded, dtypes)
-        yield model, Setting(precision, convention(spec.convention), tensor_parallel=devices)
+        split = dict(zip(SPLITS, devices, strict=True))
+        yield model, Setting(precision, convention(spec.convention), **split)
 
 
 def _scenarios(task: Task, model: Model, setting: Setting) -> tuple[list[Scenario], list[dict[str, Any]]]:
@@ -130,7 +132,7 @@ def _words(task: Task, model: Model, setting: Setting) -> dict[str, Any]:
     return {
         "model": task.model,
         "hardware": task.hardware,
-        "tensor_parallel": setting.tensor_parallel,
+        **{name: getattr(setting, name) for name in SPLITS},
         "weights": model.weights_format(precision),
         "activations": str(precision.activations),
         "kv": str(precision.kv),

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from specfiles.strict import Strict
-from workloads.descriptor import SIZES, Counts, Dtypes, axes
+from workloads.descriptor import SIZES, SPLITS, Counts, Dtypes, axes
 
 MOST_POINTS = 100_000_000
 Words = Annotated[list[str], msgspec.Meta(min_length=1, max_length=10_000)]
@@ -38,6 +38,8 @@ class Spec(Strict, frozen=True, kw_only=True):
         default_factory=lambda: [Dtypes()]
     )
     tensor_parallel: Counts = 1
+    expert_parallel: Counts = 1
+    pipeline_parallel: Counts = 1
     techniques: Annotated[list[list[str]], msgspec.Meta(min_length=1, max_length=1000)] = msgspec.field(
         default_factory=lambda: [[]]
     )
@@ -59,8 +61,8 @@ class Spec(Strict, frozen=True, kw_only=True):
 
     def points(self) -> int:
         """How many predictions it asks for."""
-        lists = "models", "hardware", "dtypes", "techniques", "engines", "tensor_parallel"
-        return prod(map(len, axes(self, (*SIZES, *lists))))
+        lists = "models", "hardware", "dtypes", "techniques", "engines"
+        return prod(map(len, axes(self, (*SIZES, *SPLITS, *lists))))
 
     def tasks(self) -> Iterator[Task]:
         """What is computed, and kept, at once: a model on a device with a set of techniques and an engine."""

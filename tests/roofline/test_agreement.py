@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from roofline import api
+from workloads.descriptor import SPLITS
 
 # A dense model in 8 bits, experts in the format that they are published in, latent attention, a technique.
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -19,6 +20,8 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"expert_weights": "nvfp4", "expert_activations": "nvfp4", "kv": "fp8"},
     ),
     "latent": ("DeepSeek-V3", "b200", {"tp": 8, "weights": "fp8_block", "activations": "fp8"}),
+    "spread": ("DeepSeek-V3", "b200", {"tp": 8, "ep": 8, "weights": "fp8_block", "activations": "fp8"}),
+    "staged": ("Llama-3.3-70B", "h100", {"tp": 2, "pp": 2}),
 }
 SIZES = {"batch": 1, "prompt": 1500, "output": 64}
 SAME = ("weights", "activations", "kv", "expert_activations")
@@ -35,6 +38,8 @@ TIMES = ("ttft_s", "tpot_s")
         ("narrow experts", "datasheet", "none"),
         ("narrow experts", "calibrated", "vllm"),
         ("latent", "datasheet", "none"),
+        ("spread", "datasheet", "none"),
+        ("staged", "datasheet", "none"),
     ],
 )
 def test_one_request_takes_the_same_however_it_is_asked(
@@ -48,7 +53,8 @@ def test_one_request_takes_the_same_however_it_is_asked(
     baseline = api.whatif(model, device, **around, **asked, **SIZES).baseline.totals()
     assert baseline == one
 
-    lists = {"tensor_parallel": asked.get("tp", 1), "dtypes": [formats], "engines": [engine]}
+    splits = {split: asked.get(short, 1) for short, split in zip(("tp", "ep", "pp"), SPLITS, strict=True)}
+    lists = {**splits, "dtypes": [formats], "engines": [engine]}
     alone = api.sweep(model, device, fidelity=fidelity, **lists, **SIZES).iloc[0]
     both = {**lists, **SIZES, "batch": [1, 2]}  # several sizes are evaluated as arrays
     first = api.sweep(model, device, fidelity=fidelity, **both).iloc[0]
@@ -59,12 +65,13 @@ def test_one_request_takes_the_same_however_it_is_asked(
         )
 
     file = tmp_path / "same.yaml"
-    sizes = "".join(f"{name}: {value}\n" for name, value in SIZES.items())
+    sizes = "".join(f"{name}: {value}\n" for name, value in {**SIZES, **splits}.items())
     words = ", ".join(f"{name}: {value}" for name, value in formats.items())
-    shared = f"tensor_parallel: {asked.get('tp', 1)}\n"
-    file.write_text(f"schema: 1\nname: same\nmodel: {model}\n{sizes}{shared}dtypes: {{{words}}}\n")
+    file.write_text(f"schema: 1\nname: same\nmodel: {model}\n{sizes}dtypes: {{{words}}}\n")
     assert api.predict(str(file), device, **around).totals() == one
 
+    if "pp" in asked:  # not served
+        return
     served = api.serve(model, device, **around, **asked, users=1, requests=40, prompt=1500, output=64)
     row = served.table().iloc[0]
     # Steps are interpolated between predicted sizes; the prompt's is one of them (docs/serving.md).

@@ -144,6 +144,29 @@ def test_steps_of_decode_are_told_by_what_they_see(spec: Spec, tmp_path: Path) -
     assert ["context" in text for text in told] == [True, False]
 
 
+def test_errors_are_text_even_where_there_is_none(spec: Spec, tmp_path: Path) -> None:
+    run_sweep(spec, tmp_path / "out", one_by_one, quiet)
+    table = pd.read_parquet(tmp_path / "out" / "points.parquet")
+    assert table["error"].isna().all()
+    assert not pd.api.types.is_numeric_dtype(table["error"])
+
+
+def test_devices_are_paid_whether_layers_experts_or_stages_share_them(spec: Spec, tmp_path: Path) -> None:
+    split = {"tensor_parallel": [1, 2], "pipeline_parallel": [1, 2]}
+    table = priced(
+        run_sweep(spec.replace(**split), tmp_path / "out", one_by_one, quiet),
+        spec.hardware,
+        {"H100-SXM5-80GB": 1.0},
+    )
+    known = table[table[COST].notna()]
+    devices = known["tensor_parallel"] * known["pipeline_parallel"]
+    assert set(devices) == {1, 2, 4}
+    assert (known[COST] * known["tokens_per_s"] * 3600 / 1e6).to_list() == pytest.approx(devices.to_list())
+    assert [
+        " PP " in as_text(part, part, 3, COST) for part in (table, table[table["pipeline_parallel"] == 1])
+    ] == [True, False]
+
+
 def test_the_cheapest_point_within_limits_is_found(spec: Spec, tmp_path: Path) -> None:
     """A token costs the hour's price over the tokens of an hour, on all devices that share the model."""
     table = run_sweep(spec.replace(tensor_parallel=[1, 3]), tmp_path / "out", one_by_one, quiet)
