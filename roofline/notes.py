@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from roofline.ceilings import Ceilings
     from workloads.schedule import Schedule
+    from workloads.step import Setting
 
 NOTICED = 0.01  # of the time
+JOINED = 8  # devices that most nodes have
 
 
 def notes(schedule: Schedule, limits: Ceilings, formats: set[str]) -> tuple[str, ...]:
@@ -18,8 +20,17 @@ def notes(schedule: Schedule, limits: Ceilings, formats: set[str]) -> tuple[str,
     stages = main.setting.pipeline_parallel
     beside = f"{' and '.join(others)} runs beside {main.model.name}, by a technique"
     turns = f"one batch passes the {stages} stages in turn; several batches in flight are not counted"
-    told = (*limits.told(formats), *schedule.notes)
+    told = (*limits.told(formats), *schedule.notes, *unjoined(main.setting, limits))
     return (*told, *([beside] if others else []), *([turns] if stages > 1 else []))
+
+
+def unjoined(setting: Setting, limits: Ceilings) -> tuple[str, ...]:
+    """A note where more devices share layers than a node has, and no node says how these are linked."""
+    devices = max(setting.tensor_parallel, setting.expert_parallel)
+    if devices <= JOINED or limits.island is not None:
+        return ()
+    rate = f"{limits.link() / 1e9:.4g} GB/s"
+    return (f"all {devices} devices are taken to be in one node, each with {rate} to the others",)
 
 
 def without_kernels(seconds: Mapping[str, float], whole_s: float) -> tuple[str, ...]:

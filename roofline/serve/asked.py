@@ -12,6 +12,7 @@ from roofline.asked import Asked, scenarios, scenarios_of
 from roofline.ceilings import Ceilings, Fidelity, ceilings
 from roofline.cost import at_price, check_price
 from roofline.engines import RESERVING, find_engine, kernels_of, refuse_own_host, run_by
+from roofline.notes import unjoined
 from roofline.predict import predict
 from roofline.scenario import Scenario
 from roofline.serve.budgets import default_budget
@@ -140,7 +141,7 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
             *_taken(policies, whose),
             *_notes(
                 device,
-                drawn_ceilings.told(schedule.multiplied()),
+                (*drawn_ceilings.told(schedule.multiplied()), *unjoined(scenario.setting, drawn_ceilings)),
                 devices,
                 asked.readers,
                 scenario.setting.replicas,

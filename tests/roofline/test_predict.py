@@ -401,3 +401,9 @@ def test_what_no_option_says_is_in_the_notes() -> None:
     assert any("Llama-3.2-1B" in note for note in notes)
     assert any("2 stages in turn" in note for note in notes)
     assert not predict(Scenario(model, "generate", setting=Setting(tensor_parallel=4)), device).notes
+    wide, alone = Scenario(model, "decode", setting=Setting(tensor_parallel=16)), load_device("h100")
+    assert any(
+        "all 16 devices are taken to be in one node, each with 450 GB/s to the others" in note
+        for note in predict(wide, alone).notes
+    )
+    assert not predict(wide, load_device("gb200-nvl72")).notes
