@@ -50,7 +50,7 @@ WITH = (  # a kernel that faults takes the device from what follows: those that 
     *("fp8", "weight-only:format=int4_g128", "2:4", "torch-compile"),  # the last is among the modes, too
 )
 MOST_PACKED = 15_000_000  # bytes of an archive's files, which is to stay small enough to be carried
-COUNTED, COUNTED_LAYERS = "llama-3.2-1b", 4  # a kernel runs again for each group of counters: some 20 times
+COUNTED, COUNTED_LAYERS = "llama-3.2-1b", 2  # a kernel runs again for each group of counters: some 20 times
 ON_CPU = ("ceilings", "model", "campaign")  # to try this file on a machine without a GPU
 # Of a campaign, in hwspecs/measured/DEVICE.
 SHIPPED = ("campaign.json", "operators.parquet", "device.yaml", "calibration.json")

@@ -19,7 +19,7 @@ NVML_FACTS: dict[str, Callable[[Any, Any], Any]] = {  # virtual GPUs and instanc
     "power_limit_w": lambda nvml, handle: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000,
 }
 CLOCKS = ("sm_clock_hz", "memory_clock_hz")  # as they are sampled
-PACKAGES = ("torch", "transformers", "numpy", "triton", "nvtx", "nvidia-ml-py", "llm-roofline")
+PACKAGES = ("transformers", "numpy", "triton", "nvtx", "nvidia-ml-py", "llm-roofline")
 
 
 def pick_device(asked: str) -> str:
@@ -70,6 +70,7 @@ def environment(device: str) -> dict[str, Any]:
         "processor": processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),  # with its build, as +cu130, which a package's version may lack
         **{name: version for name in PACKAGES if (version := _version(name))},
     }
     if device.startswith("cuda"):
