@@ -44,7 +44,7 @@ class Diffusion(Technique):
         first = schedule.of_main("prefill")[0]
         others = tuple(p for p in schedule.passes if p.scope != "")
         seen = first.last + schedule.output
-        block = self.block or schedule.output
+        block = min(self.block or schedule.output, schedule.output)
         count = -(-schedule.output // block)
         changes = (*first.changes, on(Attention, both_ways))
         whole = replace(first, q_len=seen, first=seen, last=seen, scored=block, changes=changes)

@@ -255,6 +255,12 @@ def test_a_block_cache_leaves_one_whole_pass_per_block() -> None:
     assert (whole, parts) == (32 * 5, 32 * 95)
 
 
+def test_a_block_is_no_longer_than_the_answer() -> None:
+    whole, beyond = (predicted(f"diffusion-generation:block={block}").totals() for block in (100, 10**6))
+    assert beyond["time_s"] == whole["time_s"]
+    assert beyond["memory_bytes"] == whole["memory_bytes"]
+
+
 def test_drafts_of_a_diffusion_model_see_context_and_window() -> None:
     found = predicted("speculative-diffusion:k=7,steps=2,accept=1,draft=Llama-3.2-1B")
     drafts = next(r for r in found.rows if r.name == "draft.layers.mlp.up_proj")
