@@ -20,6 +20,7 @@ def capturing(graph: torch.cuda.CUDAGraph, device: str) -> Iterator[None]:
     import torch
 
     pool = torch.cuda.graph_pool_handle()
+    before = torch.cuda.current_stream(device)
     inside: Exception | None = None
     try:
         with torch.cuda.device(device), torch.cuda.graph(graph, pool=pool):
@@ -29,6 +30,7 @@ def capturing(graph: torch.cuda.CUDAGraph, device: str) -> Iterator[None]:
                 inside = error
                 raise
     except Exception as error:
+        torch.cuda.set_stream(before)  # as its end failed, PyTorch (at least to 2.13) stays on the capture's
         _recover(device, pool)
         raise inside or error from None
 

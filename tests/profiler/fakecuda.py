@@ -96,6 +96,7 @@ class Machine:
         """As it was in the beginning."""
         self.now_s = 0.0
         self.capturing: Graph | None = None
+        self.stream: Stream | None = None  # the current one; None: the default
         self.waits = 0
         self.pools: set[Any] = set()  # that the allocator fills while something is captured
         self.random_in_capture = False
@@ -308,7 +309,10 @@ def on(_: Any) -> Iterator[None]:
 
 
 class capture:  # noqa: N801 - torch.cuda.graph
-    """torch.cuda.graph: synchronises, empties the cache, captures."""
+    """torch.cuda.graph: synchronises, empties the cache, captures on a stream of its own.
+
+    As PyTorch's it stays on that stream where the end of the capture fails.
+    """
 
     def __init__(
         self, cuda_graph: Graph, pool: Any = None, stream: Any = None, capture_error_mode: str = "global"
@@ -317,10 +321,12 @@ class capture:  # noqa: N801 - torch.cuda.graph
 
     def __enter__(self) -> None:
         MACHINE.waited("cudaDeviceSynchronize")
+        self.before, MACHINE.stream = MACHINE.stream, Stream()
         self.graph.capture_begin(self.pool)
 
     def __exit__(self, *_: object) -> None:
         self.graph.capture_end()
+        MACHINE.stream = self.before
 
 
 class Profile(torch.profiler.profile):
@@ -540,7 +546,8 @@ def install(patch: pytest.MonkeyPatch, folder: Path, l2_bytes: int = 1 << 18) ->
         "get_device_properties": lambda device=None: properties,
         "mem_get_info": lambda device=None: (80_000_000_000, 85_000_000_000),
         "synchronize": lambda device=None: MACHINE.waited("cudaDeviceSynchronize"),
-        "current_stream": lambda device=None: Stream(device),
+        "current_stream": lambda device=None: MACHINE.stream or Stream(device),
+        "set_stream": lambda stream: setattr(MACHINE, "stream", stream),
         "empty_cache": lambda: None,
         "is_current_stream_capturing": lambda: MACHINE.capturing is not None,
         "cudart": lambda: SimpleNamespace(cudaProfilerStart=lambda: 0, cudaProfilerStop=lambda: 0),

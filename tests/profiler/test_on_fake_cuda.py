@@ -254,8 +254,11 @@ def test_a_replay_is_traced_again_where_it_has_fewer_kernels_than_one_before(
 def test_a_call_that_cannot_be_captured_spoils_nothing_after_it(
     device: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PyTorch alone would refuse random numbers from then on, and give no cached memory back."""
+    """PyTorch alone would refuse random numbers from then on, give no cached memory back, and stay on the
+    stream of the capture.
+    """
     x = torch.ones(4, device=DEVICE)
+    torch.cuda.set_stream(usual := torch.cuda.Stream())
 
     def looking(_: int) -> Any:
         return x * 0 if device.capturing is None else x * float(x[0])
@@ -263,6 +266,7 @@ def test_a_call_that_cannot_be_captured_spoils_nothing_after_it(
     with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):  # the cause
         measure_replayed(looking, DEVICE, BRIEFLY)
     assert not device.pools
+    assert torch.cuda.current_stream() is usual
     for error in (AttributeError, TypeError):  # functions of PyTorch's own, gone or with other arguments
         monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", raising(error()))
         with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):
