@@ -287,7 +287,7 @@ def _from_gguf(file: Path, dtype: torch.dtype) -> Any:
 def _from_config(loaded: Loaded, device: str, dtype: torch.dtype, tensor_parallel: int) -> Any:
     import torch
     import transformers
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING, AutoConfig
 
     from profiler.headed import Headed
     from profiler.ranks.share import share, sum_over_ranks
@@ -295,6 +295,11 @@ def _from_config(loaded: Loaded, device: str, dtype: torch.dtype, tensor_paralle
     attention = attention_of(loaded.model)
     fields = copy.deepcopy(dict(decoder_fields(loaded.config)))  # only the decoder of a multimodal model
     kind = KINDRED.get(kind := fields.pop("model_type"), kind)
+    if kind not in CONFIG_MAPPING:
+        raise InputError(
+            f"transformers {transformers.__version__} has no {kind}, of which {loaded.model.name} is; "
+            "a newer release may: pip install -U transformers."
+        )
     fields |= TOWERS.get(kind, {})
     if tensor_parallel > 1:
         fields = share(fields, tensor_parallel)

@@ -21,7 +21,7 @@ from workloads.families import build
 from workloads.phases import parameters
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 
 
 @pytest.mark.parametrize(
@@ -102,6 +102,16 @@ def test_what_transformers_cannot_build_is_one_sentence(
     """Its own errors are of a dozen types; none of them may end in a traceback."""
     with pytest.raises(InputError, match=r"^transformers cannot build tiny-llama[^\n]*$"):
         load_subject(tiny(**changes), "cpu", "fp32", seed=0)
+
+
+def test_a_family_that_this_transformers_lacks_is_named(
+    tiny: Callable[..., Loaded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own message lists all 600 that it has."""
+    monkeypatch.setattr("transformers.CONFIG_MAPPING", {"gpt2": object})
+    said = rf"^transformers {transformers.__version__} has no llama, of which tiny-llama is; a newer release may"
+    with pytest.raises(InputError, match=said):
+        load_subject(tiny("llama"), "cpu", "fp32", seed=0)
 
 
 def test_a_decoder_inside_a_larger_config_is_built_or_refused(tiny: Callable[..., Loaded]) -> None:
