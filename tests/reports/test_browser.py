@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -290,3 +292,17 @@ def test_without_javascript_the_tables_are_there(browser: Any, tmp_path: Path, c
     assert "layers.mlp.down_proj" in text
     assert "needs JavaScript" in text
     context.close()
+
+
+def test_no_page_of_the_documentation_scrolls_sideways_on_a_telephone(browser: Any, tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed")
+    site = tmp_path / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--no-directory-urls", "-d", str(site)]
+    subprocess.run(command, cwd=Path(__file__).resolve().parents[2], check=True)
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    wide = {}
+    for file in sorted(site.glob("*.html")):
+        page.goto(file.as_uri())
+        wide[file.stem] = page.evaluate("document.documentElement.scrollWidth")
+    assert len(wide) > 10
+    assert set(wide.values()) == {390}, wide
