@@ -34,7 +34,10 @@ class Dram(Strict, frozen=True, kw_only=True):
 
 
 class Cache(Strict, frozen=True, kw_only=True):
-    """A cache shared by the whole device."""
+    """A cache shared by the whole device.
+
+    capacity_bytes: as drivers report it; the MB and KB of data sheets are then 2**20 and 2**10 bytes.
+    """
 
     capacity_bytes: Sourced
     byte_per_s: Sourced | None = None

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 SHARED_OPERANDS = {9: 1.75, 10: 2.25}
 PERSISTENT_WAIT = 0.08
 
-# Slices of the L2 deliver 95 bytes per clock and megabyte where memory is stacked (5.4 TB/s of 40 MB on an
-# A100, 9.7 of 50 on an H200; gpu-benches, gpu-l2-cache). Blackwell's two dies have 126 MB, which would feed
-# 1.3 times all ports: ports are the limit there, of which 0.9 is reached, not slices, which fed 0.55 before.
+# Slices of the L2 deliver 78 to 91 bytes per clock and MB where memory is stacked (5.4 TB/s of 42 MB on an
+# A100, 9.7 of 63 on an H200; gpu-benches, gpu-l2-cache). Blackwell's two dies have 133 MB, which would feed
+# 1.1 to 1.3 times all ports: these are the limit there, of which 0.9 is reached, not slices (0.55 before).
 TWO_DIES = 0.9 / SLICES_OF_STACKS
 
 # A message's step to the next GPU: NCCL counts 1.0 us over PCIe and 0.6 over NVLink for short ones, 5.7 and

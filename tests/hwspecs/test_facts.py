@@ -43,7 +43,17 @@ COLUMNS: dict[str, tuple[float, tuple[str, ...]]] = {  # column: its unit in SI,
 }
 FP32_ACCUMULATION = "the table has the peak with FP16 accumulation, the file the one with FP32 accumulation"
 AMX = "the table took 2048 BF16 FLOP per core and clock from memory; Intel states 1024, and 2048 for INT8"
+SIX_STACKS = "50 is the H100 with five stacks of memory; drivers report 60 MiB of Hoppers with six"
+ULTRA = "the table has 288 GB at 8 TB/s and FP64 rounded up; the data sheet has 270 GB, 7.7 TB/s, 1.2 TFLOP/s"
 DIFFERENT = {
+    **{(name, "l2_mb"): SIX_STACKS for name in ("H100-NVL-94GB", "H200-SXM-141GB", "GH200-96GB/144GB")},
+    **{
+        ("B300-SXM-288GB (HGX)", column): ULTRA
+        for column in ("mem_gb", "mem_bw_gbs", "fp64_vector_tflops", "fp64_matrix_tflops")
+    },
+    ("GB200 (per GPU)", "l2_mb"): "126 is the B200; of the wider memory of this GPU comes more L2",
+    ("A10-24GB", "fp64_vector_tflops"): "TechPowerUp's; compute capability 8.6 has half of that rate",
+    ("H20-96GB", "tdp_w"): "400 in the table is from memory; the driver allows 500",
     ("RTX-3090-24GB", "fp16_dense_tflops"): FP32_ACCUMULATION,
     ("RTX-4090-24GB", "fp16_dense_tflops"): FP32_ACCUMULATION,
     ("RTX-4090-24GB", "fp8_dense_tflops"): FP32_ACCUMULATION,
@@ -69,7 +79,8 @@ def agrees(device: Device, row: dict[str, str], column: str) -> bool | None:
     text = row[column]
     if not found or not text.replace(".", "", 1).isdigit():
         return None
-    units = (unit, 2**30) if column == "mem_gb" else (unit,)  # documents print GB for GiB, too
+    binary = {"mem_gb": 2**30, "l2_mb": 2**20, "llc_mb": 2**20}  # documents print GB for GiB, MB for MiB
+    units = (unit, binary.get(column, unit))
     last_digit = 10.0 ** -len(text.partition(".")[2])
     # 31 GB/s of PCIe 4.0 is 31.5 cut off; the other columns are rounded
     slack = 0.02 if column == "pcie_gbs_per_direction" else 0.005

@@ -3,9 +3,12 @@
 Values without such a document are left to the files: a figure copied from a file would say nothing of it.
 """
 
+import math
+import re
+
 import pytest
 
-from hwspecs.check import RATES, lanes_byte_per_s
+from hwspecs.check import RATES, check_device, lanes_byte_per_s
 from hwspecs.loader import DEVICES, NODES, load_device
 from hwspecs.schema import Device
 
@@ -56,20 +59,22 @@ LINKS = {
     ("trainium2", "chip"): 1.28e12
     / 2,  # AWS Neuron documentation, Trainium2 Architecture: 1.28 TB/s per chip
 }
-# Bytes of L2 for each 32 bits of the memory's interface. V100, A100 and H100 (white papers): 768 KB, 4 MB and
-# 5 MB for each controller of 512 bits. GA102: 512 KB. Ada: 98304 KB in the full AD102, and 73728 KB left of
-# it in the RTX 4090. RTX Blackwell and RTX Blackwell PRO: 98304 KB and 128 MB of the GB202.
+# Bytes of L2 for each memory controller, and the controller's bits; a part of one may be cut off. V100, A100
+# and H100 (white papers): 768 KB, 4 MB and 5 MB for each of 512 bits; Hoppers with six stacks have twelve.
+# GA102: 512 KB for 32. Ada: 98304 KB in the full AD102, and 73728 KB left of it in the RTX 4090. RTX
+# Blackwell and RTX Blackwell PRO: 98304 KB and 128 MB of the GB202.
 L2 = {
-    **dict.fromkeys(("v100_sxm", "v100_sxm_16gb", "v100_pcie"), 0.75e6 / 16),
-    **dict.fromkeys(("a100_sxm", "a100_pcie", "a100_sxm_40gb", "a100_pcie_40gb", "a30"), 4e6 / 16),
-    **dict.fromkeys(("h100_sxm", "h100_pcie", "h800"), 5e6 / 16),
-    **dict.fromkeys(("t4", "a10", "a10g", "a40", "rtx_a6000", "rtx3090"), 0.5e6),
-    **dict.fromkeys(("l4", "l40s", "rtx_6000_ada"), 8e6),
-    **dict.fromkeys(("rtx4090", "rtx5090"), 6e6),
-    **dict.fromkeys((f"rtx_pro_6000_{kind}" for kind in ("server", "workstation", "max_q")), 8e6),
+    **dict.fromkeys(("v100_sxm", "v100_sxm_16gb", "v100_pcie"), (768 * 2**10, 512)),
+    **dict.fromkeys(("a100_sxm", "a100_pcie", "a100_sxm_40gb", "a100_pcie_40gb", "a30"), (4 * 2**20, 512)),
+    **dict.fromkeys(("h100_sxm", "h100_pcie", "h800"), (5 * 2**20, 512)),
+    **dict.fromkeys(("h100_nvl", "h200_sxm", "h200_nvl", "gh200"), (5 * 2**20, 512)),
+    **dict.fromkeys(("t4", "a10", "a10g", "a40", "rtx_a6000", "rtx3090"), (2**19, 32)),
+    **dict.fromkeys(("l4", "l40s", "rtx_6000_ada"), (8 * 2**20, 32)),
+    **dict.fromkeys(("rtx4090", "rtx5090"), (6 * 2**20, 32)),
+    **dict.fromkeys((f"rtx_pro_6000_{kind}" for kind in ("server", "workstation", "max_q")), (8 * 2**20, 32)),
 }
-# Compute units in use of a die with 4 MB of L2 (CDNA 3 and CDNA 4 white papers).
-DIES = {"mi300x": 38, "mi325x": 38, "mi355x": 32}
+# Compute units in use of a die with 4 MiB of L2 (CDNA 3 and CDNA 4 white papers, ROCm documentation).
+DIES = {"mi300x": 38, "mi325x": 38, "mi350x": 32, "mi350p": 32, "mi355x": 32}
 # Gbit/s of a port of four lanes: InfiniBand Trade Association, InfiniBand Roadmap.
 INFINIBAND = {"HDR": 200, "NDR": 400, "XDR": 800}
 STEMS = [path.stem for path in DEVICES.paths()]
@@ -93,7 +98,8 @@ def test_l2_is_that_of_all_memory_controllers(stem: str) -> None:
     sheet = load_device(stem).datasheet
     assert sheet.l2
     assert sheet.dram.bus_bits
-    assert sheet.l2.capacity_bytes.value == L2[stem] * sheet.dram.bus_bits.value / 32
+    each, bits = L2[stem]
+    assert sheet.l2.capacity_bytes.value == each * math.ceil(sheet.dram.bus_bits.value / bits)
 
 
 @pytest.mark.parametrize("stem", DIES)
@@ -101,7 +107,7 @@ def test_l2_is_that_of_all_dies(stem: str) -> None:
     sheet = load_device(stem).datasheet
     assert sheet.l2
     assert sheet.processors
-    assert sheet.l2.capacity_bytes.value == 4e6 * sheet.processors.value / DIES[stem]
+    assert sheet.l2.capacity_bytes.value == 4 * 2**20 * sheet.processors.value / DIES[stem]
 
 
 def capability(device: Device) -> str | None:
@@ -137,6 +143,22 @@ def test_lanes_and_memory_of_a_multiprocessor(stem: str) -> None:
 @pytest.mark.parametrize("architecture", TENSOR)
 def test_rates_of_tensor_cores_are_those_of_the_white_papers(architecture: str) -> None:
     assert RATES[architecture][0] == 2 * TENSOR[architecture]
+
+
+# Peaks that a data sheet rounds or prints of another clock, by how much they are off: of 2.52 GHz the L40S
+# has 366 TFLOP/s; of 2.032 GHz the B300 has 77.
+LOOSE = {("L40S-48GB", "bf16"): 0.012, ("L40S-48GB", "fp16"): 0.012, ("B300-SXM-288GB", "fp32"): 0.027}
+
+
+@pytest.mark.parametrize("stem", [s for s in STEMS if load_device(s).vendor == "NVIDIA"])
+def test_stated_peaks_are_processors_times_rate_times_clock(stem: str) -> None:
+    """Within 1 %: counts and clocks are the driver's or a product brief's, peaks the data sheet's."""
+    device = load_device(stem)
+    for finding in check_device(device):
+        if finding.rule == "peaks" and finding.severity != "note":
+            off = re.search(r"\.(\w+): .* is ([+-][\d.]+) % from", finding.message)
+            assert off
+            assert abs(float(off[2])) <= 100 * LOOSE.get((device.name, off[1]), 0.01), finding.message
 
 
 @pytest.mark.parametrize("stem", [stem for stem in STEMS if "pcie" in load_device(stem).datasheet.links])

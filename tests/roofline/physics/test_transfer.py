@@ -29,13 +29,15 @@ LOADED = Constant("share", "", 0.01, 1.0, 0.5, "a share of the memory's bandwidt
 
 
 def gpus() -> dict[str, Gpu]:
-    """All devices that kernel models know."""
+    """All devices that kernel models know and that multiply 16 bits."""
     found = {}
     for name in device_names():
         try:
-            found[name] = Gpu.of(load_device(name))
+            gpu = Gpu.of(load_device(name))
         except InputError:
             continue
+        if "fp16" in gpu.tensor_flop_per_s:
+            found[name] = gpu
     return found
 
 
@@ -139,9 +141,12 @@ def test_the_least_attention_costs_a_launch(name: str) -> None:
 
 
 def test_the_same_die_with_faster_memory_streams_weights_faster_and_multiplies_as_before() -> None:
-    """An H200 is an H100 with 4.8 instead of 3.35 TB/s; in fp8 it quantises faster and peaks 5 % higher."""
+    """An H200 is an H100 with 4.8 instead of 3.35 TB/s; in fp8 it quantises faster and peaks 5 % higher.
+
+    Its L2 is a fifth larger, too.
+    """
     sizes = {"m": [1, 16, 8192, 1], "n": [16_384, 16_384, 8192, 512], "k": [16_384, 16_384, 8192, 512]}
-    for dtype, most in (("bfloat16", 1.03), ("fp8", 1.12)):
+    for dtype, most in (("bfloat16", 1.03), ("fp8", 1.13)):
         table = pd.DataFrame({"op": "gemm", "dtype": dtype, **sizes})
         streams, large, small = np.split(times_us("h100_sxm", table) / times_us("h200_sxm", table), [2, 3])
         assert (streams > 1.25).all()
@@ -177,7 +182,7 @@ def test_integers_reach_no_more_than_fp8_where_nobody_measured_them() -> None:
 
 
 def test_the_l2_of_two_dies_feeds_the_ports_of_all_processors() -> None:
-    """126 MB of slices at 95 bytes per clock and MB are more than the ports; of the same dies, the same."""
+    """133 MB of slices at 78 bytes per clock and MB are more than the ports; of the same dies, the same."""
     fed = Constant("fed", "", 0.01, 1.0, 0.5, "share of all ports", "slices dies")
     assert carried({"fed": 0.5}, [fed], H100, B200)["fed"] == pytest.approx(0.5 * 0.9 / 0.55)
     assert carried({"fed": 0.8}, [fed], B200, A100)["fed"] == pytest.approx(0.8 / 0.9 * 0.55)
@@ -185,8 +190,8 @@ def test_the_l2_of_two_dies_feeds_the_ports_of_all_processors() -> None:
         assert carried({"fed": 0.5}, [fed], source, Gpu.of(load_device(target))) == {"fed": 0.5}
     l40s = Gpu.of(load_device("l40s"))
     assert carried({"fed": 0.5}, [fed], A100, l40s) == {"fed": l40s.slices}
-    assert B200.processors * L2_BYTES_PER_CLOCK < 95 * 126
-    assert H100.processors * L2_BYTES_PER_CLOCK > 98 * 50
+    assert B200.processors * L2_BYTES_PER_CLOCK < 78e-6 * B200.l2_bytes
+    assert H100.processors * L2_BYTES_PER_CLOCK > 91e-6 * H100.l2_bytes
 
 
 def choose(name: str, op: str, kv_dtype: str, backend: str, kernel: str) -> Any:
