@@ -28,7 +28,7 @@ TWO_DIES = 0.9 / SLICES_OF_STACKS
 # us fitted on an A100, 0.74 on an H100), where NCCL's are taken as an A100's; over PCIe it does not.
 PCIE_HOP, CLOCK_OF_HOPS = 1.0 / 0.6, 1.41e9
 
-GRAPHICS_STREAM = 0.95  # share of GDDR bandwidth that is reached: 0.97 on an L40S, 0.94 on an RTX PRO 6000
+GRAPHICS_STREAM = 0.95  # share of GDDR bandwidth that is reached: 0.97 on an L40S, 0.96 on an RTX PRO 6000
 
 
 def _stream(gpu: Gpu) -> float | None:

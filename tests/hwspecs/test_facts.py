@@ -52,6 +52,7 @@ DIFFERENT = {
         for column in ("mem_gb", "mem_bw_gbs", "fp64_vector_tflops", "fp64_matrix_tflops")
     },
     ("GB200 (per GPU)", "l2_mb"): "126 is the B200; of the wider memory of this GPU comes more L2",
+    ("RTX-PRO-6000-Blackwell-Server", "mem_bw_gbs"): "1792 is the workstation card; the data sheet says 1597",
     ("A10-24GB", "fp64_vector_tflops"): "TechPowerUp's; compute capability 8.6 has half of that rate",
     ("H20-96GB", "tdp_w"): "400 in the table is from memory; the driver allows 500",
     ("RTX-3090-24GB", "fp16_dense_tflops"): FP32_ACCUMULATION,

@@ -107,13 +107,13 @@ def test_a_die_with_faster_memory_is_no_slower(one: str, other: str, op: str) ->
 
 @pytest.mark.parametrize("op", ["attention_decode", "mla_decode", "moe"])
 def test_what_streams_gains_by_faster_memory_on_another_die(op: str) -> None:
-    """An RTX PRO 6000 has 2.07 times the bandwidth of an L40S and 1.28 times its processors' clocks.
+    """An RTX PRO 6000 has 1.85 times the bandwidth of an L40S and 1.28 times its processors' clocks.
 
     Of caches and weights beyond either L2, of many sequences: Ampere's latent attention does not split one.
     """
     names = ("rtx_pro_6000_server", "l40s")
     large, small = (Gpu.of(load_device(name)) for name in names)
-    assert small.dram_byte_per_s < 0.5 * large.dram_byte_per_s
+    assert small.dram_byte_per_s < 0.55 * large.dram_byte_per_s
     processors = small.processors * small.boost_hz / (large.processors * large.boost_hz)
     floors = ceilings(load_device("l40s"), "datasheet")
     for cell in cells(op):
@@ -124,7 +124,7 @@ def test_what_streams_gains_by_faster_memory_on_another_die(op: str) -> None:
         rows = rows[floor_s * small.dram_byte_per_s > 8 * large.l2_bytes].reset_index(drop=True)
         ratio = seconds("rtx_pro_6000_server", rows) / seconds("l40s", rows)
         assert len(rows), cell
-        assert (ratio < 1.06 * processors).all(), cell  # waves are not all full
+        assert (ratio < 1.07 * processors).all(), cell  # waves are not all full
 
 
 @pytest.mark.parametrize("sizes_of", [TUNED, VLLM, VLLM_8_BITS, VLLM_BLOCKS, SGLANG_BLOCKS])
