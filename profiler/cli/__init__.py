@@ -55,21 +55,30 @@ def main() -> None:
     """Run the command line; exit code 0: done, 1: a requested check failed, 2: wrong input."""
     _print_what_the_terminal_lacks()
     try:
-        with interrupts_kept():
-            code = app(standalone_mode=False)
-    except InputError as error:
-        _fail(str(error))
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message())
-        sys.exit(2)
-    except click.ClickException as error:
-        _fail(error.format_message())
+        code = _run()
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:  # the reader (head, less) has closed the pipe
         sys.stderr.close()
         sys.exit(0)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _run() -> object:
+    """What the command returned, or 2 when its input was wrong and a sentence said so."""
+    try:
+        with interrupts_kept():
+            return app(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), flush=True)
+    except InputError as error:
+        _say(str(error))
+    except click.ClickException as error:
+        said, nearest = error.format_message(), getattr(error, "possibilities", None)
+        if isinstance(error, click.MissingParameter | click.NoSuchOption) and error.ctx and not nearest:
+            said = f"{said.rstrip('.')}; `{error.ctx.command_path} --help` lists what it takes."
+        _say(said)
+    return 2
 
 
 def _print_what_the_terminal_lacks() -> None:
@@ -79,6 +88,5 @@ def _print_what_the_terminal_lacks() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _fail(sentence: str) -> None:
+def _say(sentence: str) -> None:
     print(f"roofline: {' '.join(sentence.split())}", file=sys.stderr)
-    sys.exit(2)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from profiler.interrupts import raise_swallowed
-from specfiles.errors import InputError
+from specfiles.errors import InputError, choose
 from specfiles.reading import exists
 
 if TYPE_CHECKING:
@@ -26,7 +26,15 @@ Command = Callable[..., Any]
 
 
 class Group(click.Group):
-    """Commands with their whole first sentences."""
+    """Commands with their whole first sentences; for an unknown one the nearest."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first word names, and the words behind it."""
+        if not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            raise choose(args[0], self.list_commands(ctx), "command")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Each command's first sentence on several lines where click would truncate it."""

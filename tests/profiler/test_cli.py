@@ -356,7 +356,7 @@ OPS_OUT = ("-o", "result.csv")
 MISTAKES: list[tuple[tuple[object, ...], str]] = [
     (("predict", "Lama-2-7B", *H100), "no model named 'Lama-2-7B'; did you mean Llama-2-7B"),
     (("predict", "empty", *H100), "empty: is a folder"),
-    (("predict", "Llama-2-7B"), "Missing option '--hw'"),
+    (("predict", "Llama-2-7B"), "Missing option '--hw'; `roofline predict --help` lists what it takes."),
     (("predict", "--hw", "h100_sxm"), "give either MODEL or --from-module"),
     ((*PREDICT, "--batch", "8,x"), "'8,x' is no whole number, and no list of them as 8,16,32"),
     ((*PREDICT, "--batch", "8,"), "'8,' is no whole number"),
@@ -380,6 +380,7 @@ MISTAKES: list[tuple[tuple[object, ...], str]] = [
     ((*PREDICT, "--batch", "two"), "Invalid value for '--batch'"),
     ((*PREDICT, "--tp", "0"), "tp is 0; expected a positive whole number"),
     ((*PREDICT, "--btach", "3"), "No such option '--btach'"),
+    ((*PREDICT, "--zzz"), "No such option '--zzz'; `roofline predict --help` lists what it takes."),
     ((*PREDICT, "surplus"), "unexpected extra argument"),
     (("predict", "misspelt.yaml", *H100), "unknown key 'bacth'; did you mean 'batch'?"),
     (("predict", "nowhere.yaml", *H100), "nowhere.yaml"),
@@ -408,8 +409,9 @@ MISTAKES: list[tuple[tuple[object, ...], str]] = [
     (("models", "list", "--format", "xml"), "no format named 'xml'; known: table, json, csv"),
     (("validate", "empty", *H100), "empty: is not a run, it has no run.json"),
     (("validate", "nowhere", *H100), "nowhere: no such run folder"),
-    (("prdict",), "No such command 'prdict'"),
-    (("hw", "lst"), "No such command 'lst'"),
+    (("prdict",), "no command named 'prdict'; did you mean predict"),
+    (("hw", "lst"), "no command named 'lst'; did you mean list? (known: check, list, new, show)"),
+    (("hw", "new"), "Missing argument 'NAME'; `roofline hw new --help` lists what it takes."),
 ]
 
 
@@ -585,6 +587,16 @@ def test_a_terminal_of_ascii_gets_the_numbers() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"lm_head" in done.stdout
     assert b"?" in done.stdout
+
+
+def test_a_reader_that_closes_the_pipe_is_no_fault() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    surroundings = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-m", "profiler", "hw"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=surroundings, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_an_interrupted_sweep_says_that_it_goes_on(
