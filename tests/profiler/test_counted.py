@@ -17,7 +17,8 @@ from profiler.steps import operators_at
 from profiler.traces.ncu import RANGES
 from roofline.run import open_run
 from roofline.run_tables import TABLES
-from workloads.catalogue import Loaded
+from workloads.catalogue import Loaded, load_model
+from workloads.work import Role, Work
 
 pytest.importorskip("torch")
 
@@ -134,6 +135,13 @@ def test_a_gpu_does_the_work_that_the_descriptor_says(
         mine = layers[layers["kind"] == kind]
         assert len(mine), done.err
         assert (mine["counted_flops"] / mine["flops"] - 1).abs().max() <= most, mine
-    products = layers[layers["kind"] == "gemm"]
-    # Nothing is read from caches.
-    assert (products["counted_bytes"] >= 0.9 * products["bytes"]).all(), products
+    products = layers[layers["kind"] == "gemm"].set_index("name")
+    prefill = operators_at(load_model(tmp_path), "bf16", Point("prefill", 1, 2048, 2048))
+    read = {named.name: named.count * _read_bytes(named.operator.work()) for named in prefill}
+    # Nothing is read from caches, which ncu empties before; what is written may stay in them.
+    least = products.index.map(read)
+    assert (products["counted_bytes"] >= 0.9 * least).all(), products
+
+
+def _read_bytes(work: Work) -> float:
+    return float(sum(moved.bytes for moved in work.traffic if moved.role is not Role.OUTPUT))
