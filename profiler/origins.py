@@ -15,13 +15,13 @@ from profiler.instrument import CORE, ROPE, ROTATIONS
 from profiler.module_paths import callable_at, has, module_at, parts_inside
 from profiler.parts.base import INPUTS, Family
 from profiler.ranges import EMBEDDING, family
-from profiler.ranks.share import SUM
+from profiler.ranks.share import MET
 from profiler.subject import core_names
 
 if TYPE_CHECKING:
     from profiler.subject import Subject
 
-SUMMING = re.compile(r'share\.py", line \d+, in forward')
+MEETING = re.compile(r'share\.py", line \d+, in forward')
 CALLS = ("call_function", "call_method", "call_module")
 ATTENDING = "attention_forward"  # suffix of transformers' attention functions
 CACHING = re.compile(r'cache\.py", line \d+, in update$', re.MULTILINE)
@@ -72,6 +72,9 @@ class _Placing:
 
     def _around_layers(self, path: str, trace: str) -> str | None:
         """The operator of a module or method outside the layers; None where there is none."""
+        if MEETING.search(trace) and not any(path.startswith(one.layers) for one in self.parts.stacks):
+            module = path.partition("._forward_hooks")[0]  # in whose hook it runs
+            path = f"{module.rpartition('.')[0]}.{MET}".lstrip(".")
         network, stacks = self.subject.network, self.parts.stacks
         preparing = any(_in_method(network, part, path, trace) for one in stacks for part in one.prepares)
         if self.preparing and not preparing:
@@ -88,8 +91,8 @@ class _Placing:
 
     def _in_layer(self, stack: Family, layer: int, inner: str, trace: str) -> str | None:
         """The operator of a node of a layer's module `inner`, or of the layer's own code where empty."""
-        if SUMMING.search(trace):  # runs in a hook of the product that it sums
-            inner = f"{inner.partition('.')[0]}.{SUM}"
+        if MEETING.search(trace):  # runs in a hook of the product before it
+            inner = f"{inner.partition('.')[0]}.{MET}"
         module = module_at(self.subject.network, f"{stack.layers}.{layer}")
         inside = parts_inside(stack, module)
         for part in sorted(inside.modules, key=len, reverse=True):

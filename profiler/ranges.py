@@ -35,7 +35,7 @@ from workloads.model import Model
 
 # What runs before the first layer.
 EMBEDDING = (
-    *("embedding", "position_embedding", "type_embedding", "embedding_norm"),
+    *("embedding", "embedding_allreduce", "position_embedding", "type_embedding", "embedding_norm"),
     *("per_layer_embedding", "per_layer_projection", "per_layer_projection_norm", "altup_in_proj"),
 )
 

@@ -290,7 +290,7 @@ def _from_config(loaded: Loaded, device: str, dtype: torch.dtype, tensor_paralle
     from transformers import CONFIG_MAPPING, AutoConfig
 
     from profiler.headed import Headed
-    from profiler.ranks.share import share, sum_over_ranks
+    from profiler.ranks.share import meet_other_ranks, share
 
     attention = attention_of(loaded.model)
     fields = copy.deepcopy(dict(decoder_fields(loaded.config)))  # only the decoder of a multimodal model
@@ -314,7 +314,7 @@ def _from_config(loaded: Loaded, device: str, dtype: torch.dtype, tensor_paralle
             if auto == "AutoModel" and not encodes(loaded.model):
                 network = Headed(network, tied=_is_tied(loaded.model))
             if tensor_parallel > 1:
-                sum_over_ranks(network, loaded.model, tensor_parallel)
+                meet_other_ranks(network, loaded.model, tensor_parallel)
             return network
     except Exception as error:  # transformers' validators raise many kinds
         if out_of_memory(error):

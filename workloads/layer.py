@@ -12,7 +12,7 @@ from workloads.blocks.condition import modulated, of_sequences
 from workloads.blocks.hyper import GatedStreams, Streams
 from workloads.blocks.past import PastSums
 from workloads.dtypes import Size
-from workloads.operators import AllReduce, Residual
+from workloads.operators import Residual
 from workloads.step import Setting
 
 B = TypeVar("B", bound=Block)
@@ -132,10 +132,8 @@ def _prefixed(block: Block, place: Place) -> Iterator[Part]:
 
 
 def _summed(place: Place, block: Block) -> Iterator[Part]:
-    devices = place.setting.tensor_parallel
-    if devices > 1 and not block.replicated:
-        reduce = AllReduce(place.tokens, place.hidden, devices, place.setting.precision.wide)
-        yield f"{block.branch}_allreduce", None, reduce
+    if not block.replicated:
+        yield from place.sum_over_devices(block.branch, place.hidden)
 
 
 def _added(place: Place, block: Block, vectors: int = 0) -> Part:

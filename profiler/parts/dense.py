@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from profiler.parts.base import ATTENTION, FACTORS, HEADS, MLP, Family, Gap, named, norms, residuals
-from profiler.ranks.share import SUM
+from profiler.ranks.share import MET
 
 QKV = ("q_proj", "k_proj", "v_proj")
 SELF_ATTENTION = named("self_attn", ATTENTION, *QKV, "o_proj")
@@ -18,10 +18,9 @@ QK_NORMS = {
     for name in names
 }
 GATED_MLP = named("mlp", MLP, "gate_proj", "up_proj", "down_proj")
-SUMS = {  # of a model that processes share (profiler/ranks/share.py)
-    f"self_attn.{SUM}": "layers.attention_allreduce",
-    f"mlp.{SUM}": "layers.mlp_allreduce",
-}
+# Of a model that processes share (profiler/ranks/share.py).
+SUMS = {f"self_attn.{MET}": "layers.attention_allreduce", f"mlp.{MET}": "layers.mlp_allreduce"}
+MET_OUTSIDE = {f"model.{MET}": "embedding_allreduce", MET: "logits_allgather"}
 GATED_ACTIVATION = {"mlp.act_fn": "layers.mlp.act_mul"}
 PRODUCT = Gap("mlp.up_proj", "mlp.down_proj", "layers.mlp.act_mul")
 OUTSIDE = {"model.embed_tokens": "embedding", "model.norm": "final_norm", "lm_head": "lm_head"}
@@ -43,7 +42,7 @@ LLAMA = Family(
     "model.layers",
     {**SELF_ATTENTION, **QK_NORMS, **GATED_MLP, **GATED_ACTIVATION, **NORMS, **SUMS},
     (*RESIDUALS, PRODUCT),
-    OUTSIDE,
+    {**OUTSIDE, **MET_OUTSIDE},
 )
 WITHOUT_NORMS = {path: name for path, name in LLAMA.modules.items() if path not in NORMS}
 WITHOUT_MLP = {path: name for path, name in LLAMA.modules.items() if not path.startswith("mlp.")}

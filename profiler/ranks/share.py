@@ -1,8 +1,8 @@
 """Tensor parallelism: each process builds its share as a smaller model, and results are summed over all.
 
 A rank's share of a Llama-like model (Megatron-LM, arXiv:1909.08053, section 3) is itself such a model, with
-fewer heads, a narrower MLP and fewer columns of the head; its two products back to the hidden width are terms
-of a sum. So no process builds weights of another.
+fewer heads, a narrower MLP and fewer rows of the tables; its two products back to the hidden width, and what
+it looks up, are terms of a sum. So no process builds weights of another.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Families with these fields and parts of layers, whose head width is a separate field.
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma")
 SUMMED = (("self_attn", "o_proj"), ("mlp", "down_proj"))  # products that give terms of a sum
-SUM = "sum_over_ranks"  # the name of the sum beside such a product, as in profiler.parts
+MET = "met"  # the name of the collective beside such a product or a table, as in profiler.parts
 
 
 def check_share(model: Model, devices: int, batches: Iterable[int]) -> None:
@@ -49,8 +49,8 @@ def share(fields: Mapping[str, Any], devices: int) -> dict[str, Any]:
     }
 
 
-def sum_over_ranks(network: Any, model: Model, devices: int) -> None:
-    """Sum a share's partial results over all ranks, and cut its head."""
+def meet_other_ranks(network: Any, model: Model, devices: int) -> None:
+    """Sum a share's partial results over all ranks, cut its tables, and gather what it scores."""
     import torch
     import torch.distributed as dist
 
@@ -60,20 +60,41 @@ def sum_over_ranks(network: Any, model: Model, devices: int) -> None:
             dist.all_reduce(x)
             return x
 
-    def summed(total: torch.nn.Module) -> Any:
-        return lambda _module, _inputs, output: total(output)
+    class Gather(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            """The columns of all ranks beside each other."""
+            every = x.new_empty((devices * x.shape[0], *x.shape[1:]))
+            dist.all_gather_into_tensor(every, x.contiguous())
+            columns = every.unflatten(0, (devices, -1)).movedim(0, -2).flatten(-2)
+            return columns[..., : model.vocabulary]
+
+    def beside(module: torch.nn.Module, owner: torch.nn.Module, meet: torch.nn.Module) -> None:
+        setattr(owner, MET, meet)
+        module.register_forward_hook(lambda _module, _inputs, output: meet(output))
 
     for layer in network.model.layers:
         for parent, part in SUMMED:
             owner = getattr(layer, parent)
-            product = getattr(owner, part)
-            total = Sum()
-            setattr(owner, SUM, total)
-            product.register_forward_hook(summed(total))
-    head = network.lm_head
+            beside(getattr(owner, part), owner, Sum())
     columns = -(-model.vocabulary // devices)
-    begin = min(dist.get_rank() * columns, model.vocabulary - columns)  # the last may overlap its neighbour's
-    rows = head.weight.detach()[begin : begin + columns].clone()
-    cut = torch.nn.Linear(head.in_features, columns, bias=False, dtype=rows.dtype, device=rows.device)
-    cut.weight = torch.nn.Parameter(rows, requires_grad=False)
-    network.lm_head = cut
+    begin = dist.get_rank() * columns
+    own = slice(begin, begin + columns)
+
+    def cut(weight: torch.Tensor, rows: int) -> torch.nn.Parameter:
+        """This rank's rows, and zeros up to `rows`."""
+        found = weight.new_zeros(rows, weight.shape[1])
+        held = weight.detach()[own]
+        found[: len(held)] = held
+        return torch.nn.Parameter(found, requires_grad=False)
+
+    def local(_module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+        """The rows of tokens here; those of other ranks are the last, of zeros."""
+        rows = inputs[0] - begin
+        return torch.where((rows >= 0) & (rows < columns), rows, columns)
+
+    table, head = network.model.embed_tokens, network.lm_head
+    head.weight, table.weight = cut(head.weight, columns), cut(table.weight, columns + 1)
+    head.out_features, table.num_embeddings, table.padding_idx = columns, columns + 1, None
+    table.register_forward_pre_hook(local)
+    beside(table, network.model, Sum())
+    beside(head, network, Gather())

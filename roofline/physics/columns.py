@@ -10,14 +10,14 @@ import numpy as np
 from roofline.formats import DTYPES
 from roofline.physics.base import Dtypes
 from roofline.physics.expert_load import INDEPENDENT
-from workloads.dtypes import FORMATS, compute_dtype
+from workloads.dtypes import FORMATS, bytes_per_element, compute_dtype
 from workloads.operators import (
     Activation,
+    AllGather,
     AllReduce,
     AllToAll,
     Attention,
     CausalConv,
-    Collective,
     GatedDelta,
     Gemm,
     GroupedGemm,
@@ -220,8 +220,9 @@ def _allreduce(op: AllReduce) -> tuple[str, str, str, dict[str, Any]]:
     return "allreduce", _name(dtype), "", {"bytes": size, "n_gpus": op.devices}
 
 
-def _collective(op: Collective) -> tuple[str, str, str, dict[str, Any]]:
-    return op.pattern, _name("bf16"), "", {"bytes": op.message_bytes, "n_gpus": op.devices}
+def _allgather(op: AllGather) -> tuple[str, str, str, dict[str, Any]]:
+    size = op.tokens * op.width * bytes_per_element(op.dtype)
+    return "allgather", _name(str(op.dtype)), "", {"bytes": size, "n_gpus": op.devices}
 
 
 def _alltoall(op: AllToAll) -> tuple[str, str, str, dict[str, Any]]:
@@ -249,7 +250,7 @@ _OPERATORS: Mapping[type[Operator], Callable[[Any], tuple[str, str, str, dict[st
     Attention: _attention,
     AllReduce: _allreduce,
     AllToAll: _alltoall,
-    Collective: _collective,
+    AllGather: _allgather,
     Norm: _rows("rmsnorm", ("num_tokens", "tokens"), ("hidden", "width"), ("adds", "adds")),
     Rope: _rows("rope", ("num_tokens", "tokens"), ("n_heads", "heads"), ("head_dim", "rotary_dim")),
     Activation: _rows("act_mul", ("num_tokens", "tokens"), ("inter", "width")),

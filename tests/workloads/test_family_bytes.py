@@ -14,6 +14,7 @@ from tests.workloads.tensors import moved, rows, size
 from tests.workloads.test_mixers_in_transformers import CACHE, CASES, batch_of, case_id, reference
 from workloads.dtypes import Precision
 from workloads.operators import (
+    AllGather,
     CausalConv,
     Collective,
     Copy,
@@ -272,6 +273,11 @@ def test_messages_of_collectives(devices: int) -> None:
     message = rows(devices * 6, WIDTH)
     part = message.chunk(devices)[0].contiguous()
     around = (devices - 1) * part.nbytes
+    gathered, benchmark = (
+        AllGather(devices * 6, WIDTH, devices),
+        Collective("allgather", message.nbytes, devices),
+    )
+    assert moved(gathered) == moved(benchmark)
     for pattern, read, written, sent in (
         ("allreduce", message, message, 2 * around),
         ("allgather", part, message, around),

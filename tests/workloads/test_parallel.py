@@ -109,8 +109,11 @@ def test_each_layer_sums_twice_over_devices() -> None:
     """After attention and after the MLP: hidden x tokens in 16 bits, on a ring."""
     model, step, devices = load_model("Llama-3.1-8B").model, prefill(2, 50), 4
     rows = [row for row in split(model, step, devices).values() if isinstance(row.operator, AllReduce)]
-    assert [row.name for row in rows] == ["layers.attention_allreduce", "layers.mlp_allreduce"]
-    for row in rows:
+    table, *sums = rows
+    assert (table.name, table.count) == ("embedding_allreduce", 1)
+    assert [row.name for row in sums] == ["layers.attention_allreduce", "layers.mlp_allreduce"]
+    assert table.operator == sums[0].operator
+    for row in sums:
         assert row.count == 32
         assert row.operator.work().comm_bytes == 2 * 3 / 4 * (2 * 50 * 4096 * 2)
     order = list(split(model, step, devices))
@@ -124,9 +127,20 @@ def test_each_result_that_is_normalised_is_summed_first_and_what_is_whole_is_not
 ) -> None:
     """Gemma 4 normalises shared MLP and experts apart; AltUp, LAuReL and per-layer gates are whole."""
     model = load_model(name).model
-    rows = [row for row in split(model, decode(2, 100), 2).values() if isinstance(row.operator, AllReduce)]
+    every = [row for row in split(model, decode(2, 100), 2).values() if isinstance(row.operator, AllReduce)]
+    rows = [row for row in every if row.name.startswith("layers.")]
     assert [row.count for row in rows] == [30] * sums
     assert {row.operator.tokens * row.operator.width for row in rows} == {2 * model.hidden}
+
+
+def test_every_device_gets_the_scores_of_all() -> None:
+    """GPT-2's vocabulary does not divide by four: parts are rounded up. Tables of layers are summed, too."""
+    rows = split(load_model("GPT-2").model, decode(3, 10), 4)
+    assert rows["logits_allgather"].operator.work().comm_bytes == 3 / 4 * 3 * 4 * 12565 * 2
+    assert rows["sampling"].operator.vocabulary == 50257
+    small = load_model("gemma-3n-e2b").model
+    summed = split(small, prefill(1, 7), 2)["per_layer_embedding_allreduce"].operator
+    assert (summed.tokens, summed.width) == (7, 30 * 256)
 
 
 @pytest.mark.parametrize(

@@ -64,8 +64,7 @@ class Place:
     def share_of(self, vocabulary: int) -> int:
         """Tokens of the vocabulary whose rows one device holds: an equal part, rounded up.
 
-        Engines share tables so (vLLM, VocabParallelEmbedding), and sum what devices look up; that sum, one
-        beside two in each layer, is not counted.
+        Engines share tables so (vLLM, VocabParallelEmbedding).
         """
         return -(-vocabulary // self.setting.tensor_parallel)
 
@@ -87,6 +86,12 @@ class Place:
         """rows[tokens, width] times a line through the logarithm of the position, one a head."""
         scaled = self.activation(width, "identity", gated=True)
         return replace(scaled, columns=heads, learned=2 * heads)
+
+    def sum_over_devices(self, name: str, width: int) -> Iterator[Part]:
+        """The sum of what devices have of rows[tokens, width], where they share the layer."""
+        if (devices := self.setting.tensor_parallel) > 1:
+            precision = self.setting.precision.wide
+            yield f"{name}_allreduce", width, AllReduce(self.tokens, width, devices, precision)
 
     def norm(self, rows: Size, width: int, shape: NormShape) -> Norm:
         """A normalisation of rows[rows, width]."""

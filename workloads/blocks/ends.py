@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from specfiles.frozen import dataclass
 from workloads.blocks.base import RMS_NORM, Block, NormShape, Part, Place
-from workloads.operators import Embedding, Gemm, Sampling
+from workloads.operators import AllGather, Embedding, Gemm, Sampling
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,9 @@ class TokenTable(Block):
     tied: bool = False  # the table is another stack's
 
     def parts(self, place: Place) -> Iterator[Part]:
-        """One row per token; devices hold a part of the rows each."""
+        """One row per token; devices hold a part of the rows each, and zeros for others, which are summed."""
         yield "embedding", None, _gather(place, place.share_of(self.vocabulary), self.tied)
+        yield from place.sum_over_devices("embedding", place.hidden)
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,13 @@ class Head(Block):
     bias: bool = False
 
     def parts(self, place: Place) -> Iterator[Part]:
-        """Split by columns; one that does not divide is rounded up."""
-        rows, columns = place.scored, place.share_of(self.vocabulary)
+        """Split by columns, rounded up; each device gets all scores and chooses (vLLM, LogitsProcessor)."""
+        rows, columns, devices = place.scored, place.share_of(self.vocabulary), place.setting.tensor_parallel
         p, sizes = place.setting.precision, (rows, columns, place.hidden)
         yield "lm_head", None, Gemm(*sizes, p.wide, p.tables, p.wide, bias=self.bias, tied=self.tied)
-        yield "sampling", None, Sampling(rows, columns, p.wide)
+        if devices > 1:
+            yield "logits_allgather", None, AllGather(rows, columns * devices, devices, p.wide)
+        yield "sampling", None, Sampling(rows, self.vocabulary, p.wide)
 
 
 @dataclass(frozen=True)

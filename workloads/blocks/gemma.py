@@ -9,7 +9,6 @@ from workloads.blocks.attention import AttentionBlock
 from workloads.blocks.base import RMS_NORM, UNSCALED, NormShape, Part, Place
 from workloads.blocks.mlp import MlpBlock
 from workloads.blocks.moe import MoeBlock
-from workloads.operators import AllReduce
 
 STATISTICS = NormShape(center=True, scale=False)
 
@@ -48,15 +47,12 @@ class GemmaMoeBlock(MoeBlock):
 
     def parts(self, place: Place) -> Iterator[Part]:
         """Those of any experts; the two results are normalised, so each is summed over devices first."""
-        norm, devices = place.norm(place.tokens, place.hidden, RMS_NORM), place.setting.tensor_parallel
+        norm = place.norm(place.tokens, place.hidden, RMS_NORM)
         yield "router_norm", None, norm
         yield "experts_norm", None, norm
         for part in super().parts(place):
             if part[0] == "shared_sum":
-                if devices > 1:
-                    wide = place.setting.precision.wide
-                    reduce = AllReduce(place.tokens, place.hidden, devices, wide)
-                    yield "shared_allreduce", None, reduce
+                yield from place.sum_over_devices("shared", place.hidden)
                 yield "shared_post_norm", None, norm
                 yield "experts_post_norm", None, norm
             yield part

@@ -8,8 +8,7 @@ from typing import ClassVar
 from specfiles.frozen import dataclass
 from workloads.blocks.base import RMS_NORM, NormShape, Part, Place
 from workloads.blocks.recurrent import RecurrentBlock, convolution
-from workloads.dtypes import bytes_per_element
-from workloads.operators import AllReduce, CausalConv, Collective, SelectiveScan, Ssd
+from workloads.operators import AllGather, CausalConv, SelectiveScan, Ssd
 from workloads.step import Setting, Step
 
 
@@ -31,14 +30,13 @@ class MambaBlock(RecurrentBlock):
 
     def parts(self, place: Place) -> Iterator[Part]:
         """In (x and gate), convolution, dt with B and C, the scan, out."""
-        devices, p = place.setting.tensor_parallel, place.setting.precision
+        devices = place.setting.tensor_parallel
         channels, low = self.channels // devices, self.dt_rank + 2 * self.state
         yield "in_proj", self, place.linear(2 * channels, place.hidden, self.proj_bias)
         conv, scan = self.states(place.step, place.setting)
         yield "conv1d", self, conv
         yield "x_proj", self, place.linear(low, channels)
-        if devices > 1:
-            yield "x_proj_allreduce", self, AllReduce(place.tokens, low, devices, p.wide)
+        yield from place.sum_over_devices("x_proj", low)
         if self.inner_norm:
             for name, width in (("dt", self.dt_rank), ("b", self.state), ("c", self.state)):
                 yield f"{name}_norm", width, place.norm(place.tokens, width, self.inner_norm)
@@ -93,8 +91,7 @@ class Mamba2Block(RecurrentBlock):
         if self.groups == 1:
             yield from place.squares("norm")
         elif self.groups % devices:
-            size = place.tokens * inner * devices * bytes_per_element(p.wide)
-            yield "norm_allgather", self, Collective("allgather", size, devices)
+            yield "norm_allgather", self, AllGather(place.tokens, inner * devices, devices, p.wide)
 
     def _shared(self, devices: int) -> tuple[int, int]:
         """Heads and groups of one device; where there are fewer groups than devices they are copied."""

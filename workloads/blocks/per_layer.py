@@ -24,6 +24,7 @@ class PerLayerTable(Block):
         part = place.share_of(self.vocabulary)
         table = Embedding(place.tokens, part, all_layers, weights=p.tables, outputs=p.wide)
         yield "per_layer_embedding", None, table
+        yield from place.sum_over_devices("per_layer_embedding", all_layers)
         yield "per_layer_projection", None, place.linear(all_layers, place.hidden)
         rows = place.tokens * self.layers
         yield "per_layer_projection_norm", None, place.norm(rows, self.width, RMS_NORM)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from workloads.operators.attention import IndexScores as IndexScores
     from workloads.operators.base import Operator as Operator
     from workloads.operators.changed import Changed as Changed
+    from workloads.operators.collective import AllGather as AllGather
     from workloads.operators.collective import AllReduce as AllReduce
     from workloads.operators.collective import AllToAll as AllToAll
     from workloads.operators.collective import Collective as Collective

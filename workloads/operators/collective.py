@@ -57,6 +57,26 @@ class AllReduce(Operator):
 
 
 @dataclass(frozen=True)
+class AllGather(Operator):
+    """Give each of `devices` devices all of rows[tokens, width], of which each has an equal part."""
+
+    kind: ClassVar[str] = "allgather"
+
+    tokens: Size
+    width: Size
+    devices: Size
+    dtype: DtypeLike = "bf16"
+
+    def work(self) -> Work:
+        """Each device's part is read, sent around the ring, and written with those of the others."""
+        elements = self.tokens * self.width
+        size = elements * bytes_per_element(self.dtype)
+        sent = sent_share("allgather", self.devices) * size
+        traffic = _traffic(size / self.devices, size, sent)
+        return Work(dtype=self.dtype, traffic=traffic, outputs=elements)
+
+
+@dataclass(frozen=True)
 class AllToAll(Operator):
     """Send `rows` rows of `width` to other devices and receive as many: expert dispatch and combine."""
 
