@@ -44,11 +44,11 @@ def shared_mlp(module: str, act: str, *matrices: str) -> dict[str, str]:
     return named(module, "layers.moe", **names, **{act: "shared_act_mul"})
 
 
-def _sharing(family: Family, shared: str, last: str) -> Family:
-    """A family with the shared expert `shared`, whose sum begins after `last`."""
+def _sharing(family: Family, shared: str, last: str, sums: str = "shared_sum") -> Family:
+    """A family with the shared expert `shared`, whose sum begins after `last`, in the range `sums`."""
     more = shared_mlp(f"mlp.{shared}", "act_fn")
     product = Gap(f"mlp.{shared}.up_proj", f"mlp.{shared}.down_proj", "layers.moe.shared_act_mul")
-    total = Gap(f"mlp.{last}", "mlp", "layers.moe.shared_sum", inside=True)
+    total = Gap(f"mlp.{last}", "mlp", f"layers.moe.{sums}", inside=True)
     return replace(family, modules={**family.modules, **more}, gaps=(*family.gaps, product, total))
 
 
@@ -91,7 +91,7 @@ DBRX = Family(
 )
 PHIMOE = replace(LLAMA, modules={**LLAMA.modules, **routing("mlp", "router")})
 GATED = replace(MOE, modules={**MOE.modules, "mlp.shared_expert_gate": "layers.moe.shared_gate"})
-QWEN2_MOE = _sharing(GATED, "shared_expert", "shared_expert_gate")
+QWEN2_MOE = _sharing(GATED, "shared_expert", "shared_expert_gate", "shared_gate_mul + shared_sum")
 SHARED_EXPERTS = _sharing(MOE, "shared_experts", "shared_experts")
 KOLIBRI = replace(  # with norms behind the blocks, too, as GLM-4
     SHARED_EXPERTS,

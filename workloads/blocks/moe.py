@@ -77,6 +77,8 @@ class MoeBlock(Block):
             if self.shared_gates:
                 gates = _unquantised(place, self.shared_gates, bias=False)
                 yield "shared_gate", self.shared_gates, gates
+            if self.shared_gates == 1:  # those of parts scale them inside
+                yield "shared_gate_mul", None, place.gate(place.hidden, 1)
             added = Residual(place.tokens, place.hidden, p.wide, place.fused)
             yield "shared_sum", None, added
 
