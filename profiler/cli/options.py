@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from workloads.catalogue import Loaded
 
 FIDELITY = "datasheet | measured | calibrated | corrected"
+BY_SHEET = f"{FIDELITY} [default: datasheet; measured for a device without a data sheet]"
 PRICES = "YAML of USD per hour by device, as `h100: 2.5`"
 PICTURES = ("svg", "png", "pdf")
 FILE = click.Path(path_type=Path)

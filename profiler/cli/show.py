@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from profiler.cli.options import FIDELITY, RUN, emit, format_option, known_fidelity, one_of, output_file
+from profiler.cli.options import BY_SHEET, RUN, emit, format_option, known_fidelity, one_of, output_file
 
 
 @click.command("show", epilog="Example: roofline show run --by kernel")
@@ -16,9 +16,7 @@ from profiler.cli.options import FIDELITY, RUN, emit, format_option, known_fidel
     "--by", default="operator", show_default=True, help="operator | kernel | layer | phase | stream | kind"
 )
 @click.option("--hw", help="Device to compare with; by default the run's own, if known.")
-@click.option(
-    "--fidelity", help=f"{FIDELITY} [default: datasheet; measured for a device without a data sheet]"
-)
+@click.option("--fidelity", help=BY_SHEET)
 @format_option("table", "json", "csv")
 @output_file
 def command(

@@ -75,7 +75,7 @@ def opened(subject: Path) -> tuple[Run | None, Trace | None]:
     return run, load(run) if run.head.imported is not None else None
 
 
-def exported(subject: Path, to: Path, hardware: str | None, fidelity: Fidelity) -> None:
+def exported(subject: Path, to: Path, hardware: str | None, fidelity: Fidelity | None) -> None:
     """Write a run or a trace for other tools. Raises InputError for other files."""
     from profiler.traces.export import export, export_measured
 
@@ -84,7 +84,7 @@ def exported(subject: Path, to: Path, hardware: str | None, fidelity: Fidelity) 
     if trace is not None:
         export(trace, to, limits_of(device, fidelity))
     elif run is not None and device is not None:
-        export_measured(run, to, device, fidelity)
+        export_measured(run, to, device, fidelity or known_of(device))
     else:
         raise InputError(f"{subject}: belongs to no known device to predict for; name one with --hw.")
 
@@ -93,8 +93,12 @@ def limits_of(device: Device | None, fidelity: Fidelity | None) -> Ceilings | No
     """The ceilings of a device, by default of its data sheet if it has one; None without a device."""
     if device is None:
         return None
-    known = Fidelity.DATASHEET if device.datasheet.dram.byte_per_s else Fidelity.MEASURED
-    return ceilings(device, fidelity or known)
+    return ceilings(device, fidelity or known_of(device))
+
+
+def known_of(device: Device) -> Fidelity:
+    """The fidelity of a device's data sheet if it has one, else of what was measured on it."""
+    return Fidelity.DATASHEET if device.datasheet.dram.byte_per_s else Fidelity.MEASURED
 
 
 def device_of(hardware: str | None, trace: Trace | None, run: Run | None) -> Device | None:

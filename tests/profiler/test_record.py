@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from profiler import record, ways
@@ -63,6 +64,14 @@ def test_the_device_file_goes_along(run_folder: Path, measured_file: Path) -> No
     from hwspecs import load_device
 
     assert load_device(run_folder / "device.yaml") == load_device(measured_file)
+
+
+def test_a_run_of_a_machine_without_a_data_sheet_is_exported(
+    run_folder: Path, roofline: Roofline, tmp_path: Path
+) -> None:
+    done = roofline("export", run_folder, "-o", tmp_path / "steps.parquet")
+    assert done.code == 0, done.err
+    assert (pd.read_parquet(tmp_path / "steps.parquet")["predicted_s"] > 0).all()
 
 
 def test_nothing_unfinished_lies_in_the_folder(run_folder: Path) -> None:
