@@ -46,12 +46,14 @@ FORMATS: dict[str, tuple[float, str]] = {
     "nf4": (4 + 8 / 64 + 32 / (64 * 256), "int4"),
     "int8_g128": (8 + (16 + 8) / 128, "int8"),
     "fp8_block": (8 + 32 / (128 * 128), "fp8"),
+    "fp8_g128": (8 + 32 / 128, "fp8"),  # groups of 128, each with a 32-bit scale
     "int3": (3, "int3"),
     "int2": (2, "int2"),
     # Keys and values in groups of 32, each with a scale and a smallest value of 16 bits (arXiv:2402.02750).
     "int2_g32": (2 + 32 / 32, "int2"),
 }
 NAMES = tuple(FORMATS)
+INDEX_KEYS = "fp8_g128"
 ALIASES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "half": "fp16", "fp8_e4m3": "fp8"}
 _BYTES = tuple(bits / 8 for bits, _ in FORMATS.values())
 
@@ -121,6 +123,20 @@ class Precision:
 
         wide = codes([self.wide])[0] if isinstance(self.wide, str) else self.wide
         return np.where(bytes_per_element(self.weights) >= 2, self.weights, wide)
+
+    @property
+    def index_keys(self) -> DtypeLike:
+        """In which format engines cache the keys that an indexer scores, whatever the format of other keys.
+
+        fp8 with a scale for each key of 128 elements (DeepSeek-V3.2 and V4: vLLM's DeepseekV32IndexerCache,
+        SGLang's NSATokenToKVPool, TensorRT-LLM's DSACacheManager); a model in fp32 is run by none.
+        """
+        if isinstance(self.wide, str):
+            return self.kv if FORMATS[self.wide][0] > 16 else INDEX_KEYS
+        import numpy as np
+
+        kept = codes([self.kv])[0] if isinstance(self.kv, str) else self.kv
+        return np.where(bytes_per_element(self.wide) > 2, kept, codes([INDEX_KEYS])[0])
 
     @property
     def unquantised(self) -> Precision:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from specfiles.frozen import dataclass
 from workloads.arrays import anywhere
 from workloads.convention import CONVENTIONS, Convention
-from workloads.dtypes import Precision, Size
+from workloads.dtypes import DtypeLike, Precision, Size
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,11 @@ class Setting:
     def own(self, step: Step) -> Step:
         """What of a step one device runs: where attention has copies, their share of the batch."""
         return replace(step, batch=step.batch // self.replicas) if self.replicas > 1 else step
+
+    @property
+    def index_keys(self) -> DtypeLike:
+        """The format of keys that an indexer scores: engines', where model code keeps that of other keys."""
+        return self.precision.index_keys if self.convention.absorbs_latents else self.precision.kv
 
     @property
     def expert_width_parallel(self) -> int:

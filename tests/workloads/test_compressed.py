@@ -6,6 +6,7 @@ sums the index's heads elementwise, which no counter of products sees.
 
 from __future__ import annotations
 
+from operator import sub
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.workloads.tensors import moved, rows, size
 from workloads.blocks import CompressedAttentionBlock, MoeBlock
 from workloads.catalogue import load_model
 from workloads.checkpoint import other_formats, resolved
+from workloads.convention import CONVENTIONS
 from workloads.descriptor import Dtypes
 from workloads.dtypes import Precision
 from workloads.operators import CompressedAttention, Compression, IndexScores, StreamCollapse, StreamSpread
@@ -285,3 +287,24 @@ def test_a_layer_that_reads_anothers_latents_keeps_the_keys_of_its_index_alone(s
     kept = [t for layer in cache.layers for t in vars(layer).values() if isinstance(t, torch.Tensor)]
     model = ours("mistral_large4_text", fields)
     assert size(*kept) == model.cache_bytes(BATCH, TOKENS, Setting(Precision.of("fp32")))
+
+
+@pytest.mark.parametrize("kv", ["bf16", "fp8"])
+@pytest.mark.parametrize(
+    ("name", "layers", "stride"), [("DeepSeek-V3.2", 61, 1), ("DeepSeek-V4-Flash", 21, 4)]
+)
+def test_keys_of_an_index_are_fp8_with_a_scale_in_engines(
+    name: str, layers: int, stride: int, kv: str
+) -> None:
+    """132 bytes a key, read as they are kept: head_dim of vLLM's DeepseekV32IndexerCache, in bytes."""
+    model, positions = load_model(name).model, 4096
+    setting = Setting(Precision.of("bf16", kv=kv))
+    rows = [
+        row for row in operators(model, decode(1, positions), setting) if row.operator.kind == "index_scores"
+    ]
+    assert sum(row.count for row in rows) == layers
+    assert {row.operator.work().kv_bytes for row in rows} == {132 * positions / stride}
+    eager = Setting(setting.precision, CONVENTIONS["eager"])
+    less = (model.cache_bytes(1, positions, each) for each in (eager, setting))
+    kept = 128 * {"bf16": 2, "fp8": 1}[kv]
+    assert -sub(*less) == layers * positions / stride * (132 - kept)

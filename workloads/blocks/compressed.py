@@ -12,7 +12,7 @@ from specfiles.frozen import dataclass
 from workloads.arrays import minimum
 from workloads.blocks.base import RMS_NORM, UNSCALED, Part, Place, indivisible
 from workloads.blocks.recurrent import RecurrentBlock
-from workloads.dtypes import Size, bytes_per_element
+from workloads.dtypes import DtypeLike, Size, bytes_per_element
 from workloads.operators import (
     Attention,
     CompressedAttention,
@@ -79,11 +79,13 @@ class CompressedAttentionBlock(RecurrentBlock):
         yield "o_a_proj", (groups, inner), down
         yield "o_b_proj", back, place.linear(place.hidden, back)
 
-    def _append(self, place: Place, rows: Size, width: int) -> KvAppend:
+    def _append(self, place: Place, rows: Size, width: int, kept: DtypeLike | None = None) -> KvAppend:
         p = place.setting.precision
-        return KvAppend(rows, 1, width, p.wide, p.kv, place.fused, latent=True)
+        return KvAppend(rows, 1, width, p.wide, p.kv if kept is None else kept, place.fused, latent=True)
 
-    def _compressed(self, place: Place, name: str, width: int) -> Iterator[Part]:
+    def _compressed(
+        self, place: Place, name: str, width: int, kept: DtypeLike | None = None
+    ) -> Iterator[Part]:
         """Values and gates of every position; of complete entries the sum, its norm, rotation and append."""
         rows = place.tokens / self.stride
         for part in ("kv", "gate"):
@@ -92,7 +94,7 @@ class CompressedAttentionBlock(RecurrentBlock):
         yield f"{name}_norm", (self, width), place.norm(rows, width, RMS_NORM)
         rope = Rope(rows, 1, self.rope_dim, place.setting.precision.wide, place.fused)
         yield f"{name}_rope", (self, width), rope
-        yield f"{name}_append", (self, width), self._append(place, rows, width)
+        yield f"{name}_append", (self, width), self._append(place, rows, width, kept)
 
     def _compression(self, step: Step, setting: Setting, width: int) -> Compression:
         wide = setting.precision.wide
@@ -101,13 +103,14 @@ class CompressedAttentionBlock(RecurrentBlock):
     def _picked(self, place: Place, index: EntryIndex) -> Iterator[Part]:
         """The index's entries and queries, a score of every entry, the choice."""
         step, p, convention = place.step, place.setting.precision, place.setting.convention
-        yield from self._compressed(place, "indexer_entries", index.head_dim)
+        kept = place.setting.index_keys
+        yield from self._compressed(place, "indexer_entries", index.head_dim, kept)
         yield "indexer_q_proj", index, place.linear(index.heads * index.head_dim, self.q_latent)
         yield "indexer_rope", index, Rope(place.tokens, index.heads, self.rope_dim, p.wide, place.fused)
         yield "indexer_weights_proj", index, place.linear(index.heads, place.hidden)
         sizes = step.batch, step.q_len, step.kv_len, index.heads, index.head_dim
         exact = convention.causal_exact
-        yield "indexer_scores", index, IndexScores(*sizes, p.wide, p.kv, exact, stride=self.stride)
+        yield "indexer_scores", index, IndexScores(*sizes, p.wide, kept, exact, stride=self.stride)
         entries = step.kv_len / self.stride
         chosen = minimum(entries, index.chosen)
         pick = TopK(place.tokens, entries, chosen, p.wide, place.fused, normalised=False)
@@ -147,11 +150,13 @@ class CompressedAttentionBlock(RecurrentBlock):
 
     def cache_bytes(self, tokens: Size, setting: Setting) -> Any:
         """The window, entries of the past, and states; every device that shares the heads holds a copy."""
-        elements = minimum(tokens, self.window) * self.head_dim
+        elements, held = minimum(tokens, self.window) * self.head_dim, super().cache_bytes(tokens, setting)
         if self.stride:
             entries = tokens / self.stride
-            elements = elements + entries * (self.head_dim + (self.index.head_dim if self.index else 0))
-        return elements * bytes_per_element(setting.precision.kv) + super().cache_bytes(tokens, setting)
+            elements = elements + entries * self.head_dim
+            if self.index:
+                held = held + entries * self.index.head_dim * bytes_per_element(setting.index_keys)
+        return elements * bytes_per_element(setting.precision.kv) + held
 
     def unsplit(self, devices: int) -> Iterator[str]:
         """Heads and groups of them are shared out evenly."""

@@ -218,11 +218,12 @@ class MlaBlock(Block):
             yield "indexer_gate_proj", index, place.linear(index.head_dim, place.hidden)
             yield "indexer_pool", index, index.pooled(step, place.setting)
             keys, seen = keys / index.pool, seen / index.pool
-        append = KvAppend(keys, 1, index.head_dim, p.wide, p.kv, place.fused, latent=True)
+        kept = place.setting.index_keys
+        append = KvAppend(keys, 1, index.head_dim, p.wide, kept, place.fused, latent=True)
         yield "indexer_append", index, append
         sizes = step.batch, step.q_len, step.kv_len, index.heads, index.head_dim
         exact = convention.causal_exact
-        yield "indexer_scores", index, IndexScores(*sizes, p.wide, p.kv, exact, stride=index.pool)
+        yield "indexer_scores", index, IndexScores(*sizes, p.wide, kept, exact, stride=index.pool)
         # The scores' kernel hands them over on the chip where kernels are fused.
         chosen = minimum(seen, index.chosen // index.pool)
         pick = TopK(place.tokens, seen, chosen, p.wide, place.fused, normalised=False)
@@ -237,4 +238,4 @@ class MlaBlock(Block):
             return latents
         keys = tokens * index.head_dim if index.pool == 1 else tokens / index.pool * index.head_dim
         begun = index.pooled(Step(1, 1, 1), setting).state_bytes() if index.pool > 1 else 0
-        return latents + keys * bytes_per_element(setting.precision.kv) + begun
+        return latents + keys * bytes_per_element(setting.index_keys) + begun
