@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from roofline.whatif import WhatIf
 
 
+MOST_UNMET = 10  # devices that are named; the JSON has all
 ASKED = ("model", "hardware", "phase", "batch", "prompt", "context", "output", "fidelity", "convention")
 
 
@@ -229,6 +230,7 @@ def answers_json(found: Found, scenario: Scenario, goal: Goal, target: str) -> d
         "fidelity": next((str(a.prediction.ceilings.fidelity) for a in (*found.met, *found.nearest)), None),
         "answers": [_answer(answer) for answer in found.met],
         "nearest": [_answer(answer) | _missing(answer, goal) for answer in found.nearest],
+        "unmet": list(found.unmet),
     }
 
 
@@ -291,10 +293,14 @@ def answers_text(found: Found, scenario: Scenario, goal: Goal, target: str) -> s
             (f"no device meets {target} with what inference engines serve; nearest are", served),
             (f"what meets it {unserved}, {first}" if met else f"nearer {unserved}", met or others),
         ]
-    asked = f"{workload_name(scenario)}; fidelity {data['fidelity']}"
+    asked = f"{workload_name(scenario)}, {scenario.formats_told}; fidelity {data['fidelity']}"
     table = "\n".join(_answers_table(rows, f"{asked}: {title}", priced) for title, rows in parts)
     used = {t.name for answer in (*found.met, *found.nearest) for t in answer.techniques if not t.served}
     table += _served_by_none(used)
+    if met and found.unmet:
+        more = len(found.unmet) - MOST_UNMET
+        beside = f" and {more} more (--format json)" if more > 0 else ""
+        table += f"Nothing that was tried meets it on {', '.join(found.unmet[:MOST_UNMET])}{beside}.\n"
     if unpriced:
         table += f"Without a price, though they meet it, too: {', '.join(unpriced)}.\n"
     kernels = {a.device.name: a.prediction.ceilings.kernels for a in (*found.met, *found.nearest)}

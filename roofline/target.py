@@ -134,11 +134,13 @@ class Found:
     """What meets a target, in the order of `answers`.
 
     Where nothing that inference engines serve does, `nearest` is on some devices what misses it least: first
-    of what they serve, then, where nothing at all meets it, also of what they do not.
+    of what they serve, then, where nothing at all meets it, also of what they do not. `unmet` are the devices
+    on which nothing that was tried meets it.
     """
 
     met: list[Answer]
     nearest: list[Answer]
+    unmet: tuple[str, ...] = ()
 
 
 def answers(
@@ -212,12 +214,14 @@ def answers(
         if answer is not None:
             found.append(answer)
     met = sorted(found, key=lambda answer: (techniques is None and not answer.served, answer.cost()))
+    meeting = {answer.device.name for answer in met}
+    unmet = tuple(device.name for device in bounds.devices if device.name not in meeting)
     if met and (techniques is not None or met[0].served):
-        return Found(met, [])
+        return Found(met, [], unmet)
     served = nearest(False)
     least = goal.missed(served[0].totals) if served else math.inf
     others = [] if met else [answer for answer in nearest(True) if goal.missed(answer.totals) < least]
-    return Found(met, [*served, *others])
+    return Found(met, [*served, *others], unmet)
 
 
 def _tried(

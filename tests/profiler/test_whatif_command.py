@@ -126,6 +126,30 @@ def test_a_target_among_some_devices_with_the_price_of_a_token(tmp_path: Path) -
     assert told.count("L4-24GB") == 1, "a row without a price says nothing of the cheapest token"
 
 
+def test_devices_without_an_answer_are_named_and_formats_are_said() -> None:
+    asked = (
+        "Llama-3.1-70B",
+        "--target",
+        "tpot=5ms",
+        "--hw",
+        "h100,l4,a100",
+        "--weights",
+        "fp8",
+        "--quality",
+        "exact",
+    )
+    found = json.loads(run(*asked, "--format", "json"))
+    assert sorted([*found["unmet"], *(row["hardware"] for row in found["answers"])]) == [
+        "A100-SXM4-80GB",
+        "H100-SXM5-80GB",
+        "L4-24GB",
+    ]
+    assert found["unmet"] == ["L4-24GB"]
+    told = run(*asked)
+    assert "Nothing that was tried meets it on L4-24GB." in told
+    assert "weights fp8, activations bf16, KV bf16" in told.splitlines()[0]
+
+
 def test_the_nearest_that_engines_serve_is_printed_before_what_they_do_not() -> None:
     asked = ("DeepSeek-V3", "--batch", "32", "--target", "ttft=1s", "--hw", "h100-pcie")
     text = run(*asked)
