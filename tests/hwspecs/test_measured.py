@@ -17,6 +17,8 @@ from roofline.optable import predict_table
 from specfiles.errors import InputError
 
 SHIPPED = sorted(path for path in measured.FOLDER.glob("*") if path.is_dir())
+# Nothing of theirs is rotated: the L2 keeps what fits from replay to replay, as in a model between kernels.
+OF_ACTIVATIONS = ("rmsnorm", "act_mul", "elementwise_add", "rope", "sampling")
 SLACK = 1.05  # clocks may exceed those of the data sheet by as much
 H100 = """
 schema: 1
@@ -95,6 +97,10 @@ def test_a_shipped_campaign_holds_to_the_data_sheet(path: Path) -> None:
         assert peak.value <= SLACK * sheet.tensor_flop_per_s[dtype].value
     table = pd.read_parquet(path / OPERATORS)
     alone = table[table["n_gpus"].isna() & ~table["tag"].str.contains("warm")]
-    floors = predict_table(alone, ceilings(load_device(path.name)))["predicted_us"]
-    assert (alone["latency_us"] * SLACK >= floors).all()
+    limits = predict_table(alone, ceilings(load_device(path.name)))
+    assert sheet.l2 is not None
+    kept = alone["op"].isin(OF_ACTIVATIONS) & (limits["bytes_moved"] <= sheet.l2.capacity_bytes.value)
+    floors = limits["predicted_us"].where(~kept, limits["compute_s"] * 1e6)
+    low = alone[alone["latency_us"] * SLACK < floors]
+    assert low.empty, low.dropna(axis=1)
     assert {kernel.source for kernel in read_calibration(path / CALIBRATION).kernels} == {head.source}
