@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from specfiles.frozen import dataclass
+from workloads.arrays import anywhere, minimum
 from workloads.blocks import CrossAttentionBlock
 from workloads.dtypes import Size
 from workloads.model import Model, Stack
@@ -106,8 +107,14 @@ class VisionLanguage(Model):
         return self.vision, self.stack
 
     def passes(self, step: Step) -> Iterator[tuple[Stack, Step]]:
-        """The tower where the step has images, then the decoder."""
+        """The tower where the step has images, then the decoder.
+
+        Images whose positions are all cached, as of a shared prefix, are not looked at again (vLLM,
+        Scheduler._try_schedule_encoder_inputs).
+        """
         if step.images:
-            positions = self.patches + self.others
-            yield self.vision, Step(step.batch * step.images, positions, positions)
+            new = step.images - minimum(step.images, step.past // self.image_tokens)
+            if anywhere(new > 0):
+                positions = self.patches + self.others
+                yield self.vision, Step(step.batch * new, positions, positions)
         yield self.stack, replace(step, images=0)

@@ -143,7 +143,8 @@ class StepTimes:
         return until - before
 
     def _at_images(self, n: int) -> float:
-        return self._sum(replace(self._prefill, batch=self.parts, images=n), self._prefill.last, IMAGES)
+        last = self._prefill.last
+        return self._sum(replace(self._prefill, batch=self.parts, q_len=last, images=n), last, IMAGES)
 
     def _looking_s(self, sequences: int, contexts: Floats, prompt: float | None = None) -> Floats:
         """Of operators that look back at an encoder's positions, if there are any, and at others."""

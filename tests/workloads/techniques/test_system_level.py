@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from hwspecs import Device
+from hwspecs import Device, load_device
 from roofline.ceilings import ceilings
-from roofline.predict import predict
+from roofline.predict import Prediction, predict
 from roofline.scenario import Scenario
 from specfiles.errors import InputError
 from tests.workloads.techniques.asking import BASE, DEVICE, EAGER, MODEL, SCENARIO, numbers, predicted
@@ -26,6 +26,19 @@ def test_a_cached_prefix_is_not_computed_again() -> None:
     step = predict(Scenario(MODEL, "decode", batch=4, context=3000), DEVICE)
     assert most.time_s("prefill") == pytest.approx(step.time_s(), rel=1e-9)
     assert half.time_s("decode") == BASE.time_s("decode")
+
+
+@pytest.mark.parametrize(("hit", "looked_at"), [(0.25, 3), (0.35, 2), (0.9, 0)])
+def test_images_of_a_cached_prefix_are_not_looked_at_again(hit: float, looked_at: int) -> None:
+    """Three images of 576 positions begin a prompt of 2000: one is cached where all its positions are."""
+    seen = Scenario(load_model("Qwen3.5-27B").model, "prefill", 1, 2000, images=3)
+    whole = predict(seen, load_device("h100"))
+    part = predict(replace(seen, techniques=(parse(f"prefix-caching:hit={hit}"),)), whole.device)
+
+    def tower(found: Prediction) -> float:
+        return sum(row.count * row.work.matrix_flops for row in found.rows if row.name.startswith("vision."))
+
+    assert tower(part) == pytest.approx(looked_at / 3 * tower(whole), rel=1e-12)
 
 
 def test_flash_attention_takes_the_scores_off_the_memory() -> None:
