@@ -19,7 +19,7 @@ from roofline.serve.budgets import default_budget
 from roofline.serve.capacity import capacity, needed
 from roofline.serve.cluster import Cluster
 from roofline.serve.engine import BATCHINGS, Policy
-from roofline.serve.memory import Room
+from roofline.serve.memory import Room, told
 from roofline.serve.outcome import Limits, Serving, outcome
 from roofline.serve.requests import Requests, drawn, recorded
 from roofline.serve.step_times import StepTimes
@@ -139,6 +139,7 @@ def serve(asked: Served, device: Device, fidelity: Fidelity) -> Serving:
         (
             *published,
             *_taken(policies, whose),
+            told(asked.engine),
             *_notes(
                 device,
                 (*drawn_ceilings.told(schedule.multiplied()), *unjoined(scenario.setting, drawn_ceilings)),

@@ -20,6 +20,13 @@ UTILISATION = 0.9  # of the memory that an engine takes for itself (vLLM's defau
 OF_REST = ("trtllm",)
 
 
+def told(engine: str) -> str:
+    """What caches have of the memory, in words."""
+    share, rest = f"{100 * UTILISATION:.0f} % of", "what weights and activations leave"
+    taken = f"{share} {rest}" if engine in OF_REST else f"{rest} of {share} the memory"
+    return f"caches take {taken}; what CUDA, NCCL and graphs hold is not counted"
+
+
 @dataclass(frozen=True)
 class Room:
     """Bytes for the cache, and what a sequence takes of them by its length.

@@ -99,12 +99,14 @@ def test_a_step_takes_as_many_tokens_as_the_engine_by_default() -> None:
     assert json.loads(given)["rows"] == json.loads(chosen)["rows"]
     assert "up to 2048 new tokens, vLLM's default for A100-SXM4-80GB" in chosen
     assert "new tokens" not in given
+    assert "leave of 90 % of the memory" in given
+    assert "take 90 % of what" in run(*words[:-1], "trtllm", "--hw", "a100", "--budget", "2048")
     assert "new tokens" not in run("Llama-3.1-8B", *SHORT, "--rate", "2", "--batching", "static")
 
 
 def test_more_devices_than_a_node_has_are_said_to_be_several_nodes() -> None:
     words = ("Llama-3.1-70B", *SHORT[2:], "--hw", "dgx-h100", "--tp", "4", "--rate", "2")
-    _, note = json.loads(run(*words, "--readers", "2", "--format", "json"))["notes"]
+    *_, note = json.loads(run(*words, "--readers", "2", "--format", "json"))["notes"]
     assert note == "12 devices take 2 DGX-H100 of 8 each, and caches are sent over the network between nodes"
     assert "12 devices take 2 DGX-H100 of 8 each." in run(*words, "--engines", "3")
     assert "DGX-H100 of 8" not in run(*words, "--engines", "2")
