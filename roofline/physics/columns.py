@@ -147,6 +147,7 @@ def _experts(op: GroupedGemm) -> tuple[str, str, str, dict[str, Any]] | None:
         "moe_tp": layer.width_parallel,
         "moe_ep": layer.expert_parallel,
         "gated": float(layer.gated),
+        "dispatched": float(layer.dispatched),
         "exponent": INDEPENDENT - layer.skew,
         "share": (matrices - 1 if first else 1) / matrices,
         "copies": NEVER_AGAIN,

@@ -86,6 +86,8 @@ class Layer:
         self.replayed = np.isfinite(column(rows, "copies", 1.0))  # with nothing else in between
         self.width = column(rows, "inter") / column(rows, "moe_tp", 1.0)
         self.load = unpacked(rows["load"]) if "load" in rows else rank_load(rows)
+        # In tables every rank is given all tokens; what was sent to a rank has an expert there.
+        self.tokens = np.where(column(rows, "dispatched") > 0, self.load.tokens, self.tokens)
         # Engines' functions around Triton's fused kernel know gated layers only: one without a gate runs at
         # the gate's width. vLLM's class for it (TritonExperts) knows both.
         self.unpacks = says(rows, UNPACKED)

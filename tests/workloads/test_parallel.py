@@ -237,6 +237,8 @@ def test_experts_are_shared_out_whole_or_by_width(name: str, how: dict[str, int]
         assert isinstance(own, GroupedGemm)
         compared += 1
         assert own.groups * how.get("expert_parallel", 1) == one.groups
+        if own.layer is not None:  # tokens are sent where each device has read a part of them
+            assert own.layer.dispatched == ("tensor_parallel" not in how)
         assert own.work().matrix_flops * 4 == pytest.approx(one.work().matrix_flops)
         matrices = own.groups * own.n * own.k
         assert matrices * 4 == one.groups * one.n * one.k

@@ -104,7 +104,7 @@ class MoeBlock(Block):
         chosen = max(1, round(self.chosen))  # kernels have whole choices
         sizes = place.tokens * setting.replicas, place.hidden, self.width, chosen, self.experts
         shared = setting.expert_width_parallel, setting.expert_parallel
-        return RoutedLayer(*sizes, *shared, self.gated, setting.expert_skew)
+        return RoutedLayer(*sizes, *shared, self.gated, setting.replicas > 1, setting.expert_skew)
 
     def _sent(self, place: Place, name: str) -> Iterator[Part]:
         """Each token travels once to each other device that holds an expert of its, and its sums back."""

@@ -22,6 +22,7 @@ class RoutedLayer:
     width_parallel: int = 1  # devices that share the width of each expert
     expert_parallel: int = 1  # devices that share the experts
     gated: bool = True
+    dispatched: bool = False  # each device has the tokens of its experts alone, which others have sent it
     skew: float = 0.0  # expert skew: popularity falls as rank^-skew (workloads.operators.experts.popularity)
 
 

@@ -272,6 +272,19 @@ def test_rows_of_narrow_experts_cost_a_block_of_threads_each() -> None:
     assert here["around"] == pytest.approx(4096 * 5e-9)  # of 8 ranks each has an eighth of the choices
 
 
+def test_a_rank_moves_only_the_tokens_that_were_sent_to_it() -> None:
+    """Balanced choices of 8 of 256 experts on 32 ranks: a quarter of all tokens has one expert on a rank."""
+    kernel = {"backend": "sglang", "version": "0.5.11", "kernel": "sglang_fused_moe_triton"}
+    sizes = {"num_tokens": 32 * 4096, "num_experts": 256, "moe_ep": 32, **kernel}
+    given, sent = (parts(**sizes, dispatched=each) for each in (0.0, 1.0))
+    assert sent["around"] == pytest.approx(given["around"] / 4)
+    assert sent["routing"] < given["routing"]
+    for term in ("ideal", "reached", "tiles"):
+        assert sent[term] == pytest.approx(given[term])
+    alone = {**sizes, "moe_ep": 1, "num_tokens": 4096}
+    assert time(**alone, dispatched=1.0) == time(**alone)
+
+
 def test_a_launcher_that_was_never_tuned_takes_two_tiles_of_each_expert_s_rows() -> None:
     """Of 32 rows for 64, of 64 for 128 and more: what the L2 feeds is a tile's rows and its 128 columns."""
     sizes = {**SIXTY_FOUR, "c": {**SMOOTH, "l2_share": 0.05}, "dtype": "fp8"}
