@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from profiler.cli import completion
 from profiler.interrupts import raise_swallowed
 from specfiles.errors import InputError, choose
 from specfiles.reading import exists
@@ -93,8 +94,10 @@ RUN = Present(
 TABLE = Present("no such file; give a table of operators, or one as gemm:m=16,n=4096,k=4096,dtype=bf16.")
 MEASUREMENTS = Present("no such file or folder; give a table or the folder of a campaign.")
 
-model_argument = click.argument("model", metavar="MODEL")
-hardware = click.option("--hw", required=True, help="Device name, alias or YAML file.")
+model_argument = click.argument("model", metavar="MODEL", shell_complete=completion.models)
+hardware = click.option(
+    "--hw", required=True, shell_complete=completion.devices, help="Device name, alias or YAML file."
+)
 output_file = click.option(  # eager, as the default of --format depends on it
     "-o", "--output-file", "out", type=FILE, is_eager=True, help="Write here instead of stdout."
 )
@@ -164,6 +167,7 @@ def scenario_options(command: Command) -> Command:
             "techniques",
             multiple=True,
             metavar="TECHNIQUE[:k=v,..]",
+            shell_complete=completion.techniques,
             help="Optimisation method, repeatable; `roofline techniques list` shows all.",
         ),
         click.option(

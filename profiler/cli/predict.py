@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from profiler.cli import completion
 from profiler.cli.options import (
     FIDELITY,
     Number,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @click.command("predict", epilog="Example: roofline predict Llama-3.1-8B --hw h100 --batch 16 --tp 2")
-@click.argument("model", metavar="MODEL", required=False)
+@click.argument("model", metavar="MODEL", required=False, shell_complete=completion.models)
 @click.option(
     "--from-module",
     metavar="MODULE:FUNCTION",

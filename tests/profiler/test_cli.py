@@ -15,8 +15,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from click.shell_completion import ShellComplete
 
 from hwspecs.loader import DEVICES, HARDWARE
+from profiler.cli import app
 from roofline.scenario import Scenario
 from roofline.sweep.run import compute_into
 from tests.profiler.conftest import Finished
@@ -587,6 +589,24 @@ def test_a_terminal_of_ascii_gets_the_numbers() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"lm_head" in done.stdout
     assert b"?" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "typed", "found"),
+    [
+        (["predict"], "llama-3.1-8", {("plain", "Llama-3.1-8B")}),
+        (["predict", "Llama-3.1-8B", "--hw"], "dgxh1", {("plain", "DGX-H100")}),
+        (["whatif", "chat", "--with"], "chunked", {("file", "chunked")}),
+        (["predict", "chat", "--with"], "aw", {("plain", "awq")}),
+        (["serve"], "./mine", {("file", "./mine")}),
+        (["hw"], "ch", {("plain", "check")}),
+    ],
+)
+def test_names_are_completed_however_they_are_written(
+    words: list[str], typed: str, found: set[tuple[str, str]]
+) -> None:
+    shell = ShellComplete(app, {}, "roofline", "_ROOFLINE_COMPLETE")
+    assert {(item.type, item.value) for item in shell.get_completions(words, typed)} == found
 
 
 def test_a_reader_that_closes_the_pipe_is_no_fault() -> None:
