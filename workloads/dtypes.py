@@ -34,7 +34,9 @@ FORMATS: dict[str, tuple[float, str]] = {
     "fp4": (4, "fp4"),
     "mxfp8": (8.25, "fp8"),  # one 8-bit scale per 32 elements (OCP Microscaling Formats 1.0, table 1)
     "mxfp4": (4.25, "fp4"),  # the same
-    "nvfp4": (4.5, "fp4"),  # one fp8 scale per 16 elements (NVIDIA Transformer Engine, NVFP4)
+    # One fp8 scale per 16 elements (NVIDIA Transformer Engine, NVFP4), of keys and values, too (vLLM,
+    # nvfp4_kv_cache_full_dim; SGLang, MHATokenToKVPoolFP4).
+    "nvfp4": (4.5, "fp4"),
     # Weights in groups, each with a 16-bit scale and a zero point of as many bits as the weights (GPTQ,
     # arXiv:2210.17323; AWQ, arXiv:2306.00978), or in tiles of 128 x 128 with a 32-bit scale (DeepSeek-V3,
     # arXiv:2412.19437, section 3.3).

@@ -107,6 +107,8 @@ class Names:
         )
 
 
+# TensorRT-LLM, KV_CACHE_QUANT_ALGO_LIST (quantization/mode.py).
+CACHES = {"FP8": "fp8", "INT8": "int8", "NVFP4": "nvfp4"}
 Groups = tuple[tuple[Names | None, Scheme], ...]  # None: all modules
 
 
@@ -298,6 +300,8 @@ def _torchao(quantised: Mapping[str, Any]) -> Scheme | None:
 
 
 def _cached(scheme: Any) -> str | None:
-    """The cache's format, where one of 8 bits is stated: scales of it are in the checkpoint."""
-    said = scheme.get("num_bits") == 8 and scheme.get("type") if isinstance(scheme, Mapping) else scheme
-    return "fp8" if said in ("float", "FP8") else None
+    """The cache's format, where one is stated: scales of it are in the checkpoint."""
+    if isinstance(scheme, Mapping):
+        narrow = {8: "FP8", 4: "NVFP4"} if scheme.get("type") == "float" else {}
+        scheme = narrow.get(scheme.get("num_bits"))
+    return CACHES.get(str(scheme))

@@ -141,6 +141,18 @@ def test_shipped_models_state_how_they_are_published(model: str, expected: dict[
             {"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_quant_algo": "FP8"},
             {"weights": "fp8", "activations": "fp8", "kv": "fp8"},
         ),
+        *(
+            (
+                {"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_scheme": scheme},
+                {"weights": "fp8", "activations": "fp8", **kept},
+            )
+            for scheme, kept in [
+                ("NVFP4", {"kv": "nvfp4"}),
+                ("INT8", {"kv": "int8"}),
+                (weights(4, 16, "float"), {"kv": "nvfp4"}),
+                (weights(3, 16, "float"), {}),
+            ]
+        ),
         ({"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION"}, None),
         (
             {
