@@ -108,7 +108,7 @@ class Names:
 
 
 # TensorRT-LLM, KV_CACHE_QUANT_ALGO_LIST (quantization/mode.py).
-CACHES = {"FP8": "fp8", "INT8": "int8", "NVFP4": "nvfp4"}
+CACHES = {"FP8": "fp8", "INT8": "int8", "NVFP4": "nvfp4", "float 8": "fp8", "float 4": "nvfp4"}
 Groups = tuple[tuple[Names | None, Scheme], ...]  # None: all modules
 
 
@@ -302,6 +302,5 @@ def _torchao(quantised: Mapping[str, Any]) -> Scheme | None:
 def _cached(scheme: Any) -> str | None:
     """The cache's format, where one is stated: scales of it are in the checkpoint."""
     if isinstance(scheme, Mapping):
-        narrow = {8: "FP8", 4: "NVFP4"} if scheme.get("type") == "float" else {}
-        scheme = narrow.get(scheme.get("num_bits"))
+        scheme = f"{scheme.get('type')} {scheme.get('num_bits')}"
     return CACHES.get(str(scheme))
