@@ -256,7 +256,7 @@ def test_floors_say_how_many_devices_share_the_layers() -> None:
     for count, said in ((1, "one device each"), (2, "2 devices each (memory is that of one)")):
         setting = Setting(tensor_parallel=count)
         page = render(of_predictions([predict(Scenario(model, setting=setting, output=2), h100)], [h100]))
-        assert f"upper bounds on rate, {said}, in bf16" in page
+        assert f"upper bounds on rate, {said}. Formats are those asked for" in page
 
 
 def test_floors_are_below_what_was_measured(make_run: MakeRun, toy: Device) -> None:
