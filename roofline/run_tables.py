@@ -129,6 +129,7 @@ TABLES = {
         "kind",
         "kernels",
         "flops",  # by the descriptor
+        "tiled_flops",  # with the rest of attention's tiles, where the kernel's name tells their size
         "counted_flops",
         "bytes",
         "counted_bytes",  # of DRAM; caches are flushed before each kernel
