@@ -8,8 +8,9 @@
 
 Each step leaves RESULTS/STEP.tar.gz before the next begins: what it wrote, and what it said. `run` leaves out
 steps whose results are there, so that calls can follow each other on machines that keep nothing but RESULTS;
-a campaign goes on where it ended. `--brief` does a little of everything, to find out what fails. Nothing but
-Python is needed to start this file.
+a campaign goes on where it ended. `--brief` does a little of everything, to find out what fails: under 600 s.
+A step that is stopped from outside (SIGTERM) packs what it has; each command of one is packed when it ends.
+Nothing but Python is needed to start this file.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import tarfile
 import time
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -42,6 +44,7 @@ NEEDED = (  # by name on PyPI; the module that it installs, where that has anoth
     ("nvidia-ml-py", "pynvml"),
 )
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (17, 24, 26, 27, 28)] + ["manylinux2014_x86_64"]
+UNMATCHED = 5  # pytest found no test that was asked for
 TRIES, REFUSED = 4, 2  # of a command that ends with this code: the device was lost, or an input is wrong
 GRACE_S = 20.0  # to end in order, and to pack what there is
 WITH = (  # a kernel that faults takes the device from what follows: those that few use come late
@@ -64,10 +67,12 @@ class Step:
     folder: str
     least_s: float  # less time than this is not worth a beginning
     most_s: float
+    brief_s: float
     commands: tuple[str, ...]
     brief: tuple[str, ...]  # a little of the same
     resumed: bool = False  # goes on with what an earlier call left
     gpus: int = 1  # that it needs
+    each_s: float = float("inf")  # of a command: one that hangs leaves the others their time
 
 
 def steps(device: str) -> list[Step]:
@@ -77,36 +82,43 @@ def steps(device: str) -> list[Step]:
     whole, gains = "--prompt 2048 --output 256", " ".join(f"--with {name}" for name in WITH)
     modes, counted = ("graph", "compile"), f"{{out}}/models/{COUNTED}"
     shared = "torch.distributed.run --nproc-per-node 2 -m profiler profile"
+    test = "pytest -p no:cacheprovider -q --durations=3"
     found = [
         Step(
-            *("ceilings", "campaign", 60, 300),
+            *("ceilings", "campaign", 60, 300, 100),
             (f"profiler ceilings {on} --passes 5 --budget 150s -o {file}",),
             (f"profiler ceilings {on} --passes 1 -o {file}",),
         ),
         Step(
-            *("model", "model", 60, 300),
+            *("model", "model", 60, 300, 90),
             (f"{profile} Llama-3.2-3B {asked} {whole} -o {{out}}/model/eager",),
             (f"{profile} SmolLM2-135M {asked} {few} -o {{out}}/model/eager",),
         ),
         Step(
-            *("campaign", "campaign", 60, 480),
+            *("campaign", "campaign", 60, 480, 75),
             (f"profiler campaign {on} --no-models --budget {{left}}s -o {{out}}/campaign",),
             (f"profiler campaign {on} --no-models --budget {{brief}}s -o {{out}}/campaign",),
             resumed=True,
         ),
         Step(
-            *("counters", "counters", 90, 300),
+            *("counters", "counters", 90, 300, 120),
             (
                 f"{profile} {counted} {asked} --ncu --no-alone --repeats 4 --prompt 1024 --output 2 "
-                "-o {out}/counters/run",
+                "--budget 200s -o {out}/counters/run",
             ),
             (
-                f"{profile} {counted} {asked} --ncu --no-alone --repeats 3 --phase decode --context 128 "
-                "-o {out}/counters/run",
+                f"{profile} {counted} {asked} --ncu --no-alone --repeats 3 --phase prefill --prompt 1024 "
+                "--budget 60s -o {out}/counters/run",
             ),
         ),
+        Step(  # a process for each file: an illegal access takes the device from all that follows in its own
+            *("tests", "tests", 120, 580, 180),
+            tuple(f"{test} -m gpu {where}" for where in gpu_tests()),
+            tuple(f"{test} -m 'gpu and not slow' {where}" for where in gpu_tests()),
+            each_s=200,
+        ),
         Step(
-            *("modes", "modes", 90, 360),
+            *("modes", "modes", 90, 360, 90),
             tuple(
                 f"{profile} Llama-3.2-3B {asked} {whole} --no-alone --mode {mode} -o {{out}}/modes/{mode}"
                 for mode in modes
@@ -117,12 +129,7 @@ def steps(device: str) -> list[Step]:
             ),
         ),
         Step(
-            *("tests", "tests", 120, 580),
-            ("pytest -m gpu -p no:cacheprovider --durations=15 tests/profiler",),
-            ("pytest -m 'gpu and not slow' -p no:cacheprovider --maxfail=30 tests/profiler",),
-        ),
-        Step(
-            *("techniques", "techniques", 90, 480),
+            *("techniques", "techniques", 90, 480, 60),
             (
                 f"{profile} Llama-3.2-3B {asked} --prompt 2048 --output 2 --no-alone {gains} "
                 "-o {out}/techniques/run",
@@ -130,13 +137,21 @@ def steps(device: str) -> list[Step]:
             (f"{profile} Llama-3.2-3B {asked} {few} --no-alone {gains} -o {{out}}/techniques/run",),
         ),
         Step(
-            *("ranks", "ranks", 90, 300),
+            *("ranks", "ranks", 90, 300, 60),
             (f"{shared} Llama-3.2-1B {asked} --tp 2 {whole} --no-alone -o {{out}}/ranks/run",),
             (f"{shared} Llama-3.2-1B {asked} --tp 2 {few} --no-alone -o {{out}}/ranks/run",),
             gpus=2,
         ),
     ]
     return found if device != "cpu" else [step for step in found if step.name in ON_CPU]
+
+
+def gpu_tests() -> list[str]:
+    """Files with tests that need a GPU, those of what a profile must keep first."""
+    files = sorted((ROOT / "tests" / "profiler").rglob("test_*.py"))
+    marked = [file for file in files if "pytest.mark.gpu" in file.read_text(encoding="utf-8")]
+    marked.sort(key=lambda file: file.stem not in ("test_on_gpu", "test_counted", "test_kernels"))
+    return [file.relative_to(ROOT).as_posix() for file in marked]
 
 
 def main() -> int:
@@ -177,7 +192,12 @@ def main() -> int:
         return packed(asked.names, asked.python, asked.wheels)
     if asked.verb == "home":
         return at_home(asked.results, asked.device)
-    return measured(asked)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as an interrupt: what there is is packed
+    try:
+        return measured(asked)
+    except KeyboardInterrupt:
+        print(f"stopped; what was measured is in {asked.results}")
+        return 130
 
 
 def missing() -> list[str]:
@@ -212,7 +232,9 @@ def measured(asked: argparse.Namespace) -> int:
     shortened(asked.results / "models" / COUNTED)
     failed = []
     for step in order(known, asked.names, asked.results):
-        left = min(step.most_s, asked.seconds - (time.monotonic() - begin) - GRACE_S)
+        left = min(
+            step.brief_s if asked.brief else step.most_s, asked.seconds - (time.monotonic() - begin) - GRACE_S
+        )
         if left < (20 if asked.brief else step.least_s):
             print(f"{step.name}: no time left")
         elif step.gpus > 1 and gpus() < step.gpus:
@@ -244,42 +266,63 @@ def gpus() -> int:
 
 
 def one(step: Step, asked: argparse.Namespace, left: float, environment: dict[str, str]) -> int:
-    """Run a step's commands, keep what they say, and pack all of it."""
+    """Run a step's commands, keep what they say, and pack all of it, after each of them."""
     said, done = (asked.results / f"{step.name}{ending}" for ending in (".txt", ".done"))
-    folder, begin, code = asked.results / step.folder, time.monotonic(), 0
+    folder, begin, codes = asked.results / step.folder, time.monotonic(), []
     if step.folder == step.name and not step.resumed:
         shutil.rmtree(folder, ignore_errors=True)  # what an earlier try left
     done.unlink(missing_ok=True)
+    said.unlink(missing_ok=True)
     print(f"{step.name} ...", flush=True)
-    # A campaign's commands go on without what the device was lost in.
-    tries = TRIES if step.folder == "campaign" else 1
-    with said.open("w") as log:
-        for command in step.brief if asked.brief else step.commands:
-            for _ in range(tries):
-                remaining = left - (time.monotonic() - begin)
-                budget = max(1, int(remaining) - 15)
-                words = command.format(out=asked.results, left=budget, brief=min(30, budget))
-                if not (asked.results / "campaign" / "device.yaml").exists():
-                    words = words.replace(f"--hw {asked.results}/campaign/device.yaml", "")
-                log.write(f"$ python -m {words}\n")
-                log.flush()
-                ended = bounded(words, remaining, log, environment)
-                log.write(f"ended with {ended}\n")
-                if ended != REFUSED or remaining < step.least_s:
-                    break
-            code = code or ended
+    for command in step.brief if asked.brief else step.commands:
+        try:
+            codes.append(tried(step, command, asked.results, begin + left, environment))
+        finally:
+            archive = kept(asked, step, [said, done, *folder.rglob("*")])
+    code = next(filter(None, codes), 0)
     if code == 0:
         done.touch()
-    archive = asked.results / f"{step.name}.tar.gz"
-    packed_up(archive, asked.results, [said, done, *folder.rglob("*")])
-    if asked.also:
-        asked.also.mkdir(parents=True, exist_ok=True)
-        shutil.copy(archive, asked.also)
+        archive = kept(asked, step, [said, done, *folder.rglob("*")])
     last = said.read_text(errors="replace").splitlines()[-(8 if code == 0 else 30) :]
     print(*(f"  {line[:200]}" for line in last), sep="\n")
     spent, size = time.monotonic() - begin, archive.stat().st_size
     print(f"{step.name}: ended with {code} after {spent:.0f} s, {size / 1e6:.1f} MB", flush=True)
     return code
+
+
+def tried(step: Step, command: str, results: Path, end: float, environment: dict[str, str]) -> int:
+    """The exit code of one command, begun again where a campaign lost the device."""
+    ended = 0
+    with (results / f"{step.name}.txt").open("a") as log:
+        # A campaign's commands go on without what the device was lost in.
+        for _ in range(TRIES if step.folder == "campaign" else 1):
+            remaining = end - time.monotonic()
+            budget = max(1, int(remaining) - 15)
+            words = command.format(out=results, left=budget, brief=min(30, budget))
+            if not (results / "campaign" / "device.yaml").exists():
+                words = words.replace(f"--hw {results}/campaign/device.yaml", "")
+            log.write(f"$ python -m {words}\n")
+            if remaining <= 0:
+                log.write("no time left\n")
+                return 1
+            log.flush()
+            ended = bounded(words, min(remaining, step.each_s), log, environment)
+            log.write(f"ended with {ended}\n")
+            if ended != REFUSED or remaining < step.least_s:
+                break
+    return 0 if ended == UNMATCHED and command.startswith("pytest") else ended
+
+
+def kept(asked: argparse.Namespace, step: Step, paths: Iterable[Path]) -> Path:
+    """The archive of a step, also in the second folder; whole, whenever this is ended."""
+    archive = asked.results / f"{step.name}.tar.gz"
+    packed_up(archive.with_suffix(".part"), asked.results, paths)
+    archive.with_suffix(".part").replace(archive)
+    if asked.also:
+        asked.also.mkdir(parents=True, exist_ok=True)
+        shutil.copy(archive, asked.also / "part")
+        (asked.also / "part").replace(asked.also / archive.name)
+    return archive
 
 
 def packed_up(archive: Path, results: Path, paths: Iterable[Path]) -> None:
@@ -307,12 +350,29 @@ def bounded(words: str, seconds: float, log: object, environment: dict[str, str]
         env=environment,
         start_new_session=True,
     )
-    for how, wait in ((signal.SIGINT, seconds), (signal.SIGTERM, 0.6 * GRACE_S), (signal.SIGKILL, 2.0)):
-        try:
-            return process.wait(None if wait == float("inf") else max(1.0, wait))
-        except subprocess.TimeoutExpired:
+    stopped = False
+    try:
+        for how, wait in ((signal.SIGINT, seconds), (signal.SIGTERM, 0.6 * GRACE_S), (signal.SIGKILL, 2.0)):
+            try:
+                return process.wait(None if wait == float("inf") else max(1.0, wait))
+            except subprocess.TimeoutExpired:
+                pass
+            except KeyboardInterrupt:
+                stopped = True
             os.killpg(process.pid, how)
-    return process.wait()
+        return process.wait()
+    finally:
+        end_rest(process.pid)
+        if stopped:
+            raise KeyboardInterrupt
+
+
+def end_rest(session: int) -> None:
+    """Kill what a command left on the device: a tool that it started in a group of its own, as ncu."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.getsid(int(entry.name)) == session:
+                os.kill(int(entry.name), signal.SIGKILL)
 
 
 def installed(wheels: Path, results: Path) -> dict[str, str]:

@@ -99,9 +99,11 @@ class Counting:
         sources = inputs[1:] if name in OVERWRITES else inputs
         held = [t for t in sources if _storage(t) in self.weights.storages]
         streamed = [t for t in sources if _storage(t) not in self.weights.storages]
-        count = flop_registry.get(func.overloadpacket)
+        # A product over one element is an outer one: a multiplication for each result, and no sum.
+        outer = name in ("mm", "bmm") and inputs[0].shape[-1] == 1
+        count = None if outer else flop_registry.get(func.overloadpacket)
         matrix = count(*args, **kwargs, out_val=result) if count else 0
-        vector, special = (0, 0) if count else self._elementwise(name, inputs, outputs)
+        vector, special = (0, 0) if count else self._elementwise("mul" if outer else name, inputs, outputs)
         owned, owned_bytes = self.weights.meet(inputs)
         floats = [f for t in (*inputs, *outputs) if (f := DTYPES.get(dtype_name(t)))]
         read, weights, written = (sum(map(_bytes, some)) for some in (streamed, held, outputs))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,7 @@ NCU = ("--nvtx", "--set", "roofline", "--clock-control", "none", "--profile-from
 # Totals beside the set's: that of 2024.1 has instructions of the tensor units, whose FLOP differ by kind, and
 # no bytes of L2. Metrics of a sparsity or of one instruction are parts of these.
 TOTALS = re.compile(r"sm__ops_path_tensor_src_(?!.*_sparsity_)\w+|dram__bytes(_read|_write)?|lts__t_bytes")
+LEAST_S = 60.0  # of a tool, however small the budget: the program starts again, and kernels are repeated
 ENDING_S = 60.0  # for a tool to write its report after an interrupt
 WHERE = {
     "nsys": "Nsight Systems is part of the CUDA toolkit and of Debian's package nsight-systems",
@@ -68,11 +70,13 @@ def record(
     device: str,
     points: Sequence[Point],
     progress: Callable[[str], None],
+    budget_s: float = inf,
 ) -> None:
     """Run `roofline profile --replay` under each tool and import the reports into one run.
 
-    The reports are kept with its tables. Raises InputError with the messages of tools that fail, and
-    KeyboardInterrupt, after those of the others were imported.
+    A tool that takes more than `budget_s` is interrupted, and what it has written is read. The reports are
+    kept with its tables. Raises InputError with the messages of tools that fail, and KeyboardInterrupt,
+    after those of the others were imported.
     """
     folder = run.path / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,10 +86,13 @@ def record(
     interrupt: KeyboardInterrupt | None = None
     for tool in tools:
         progress(f"under {tool}")
+        seconds = max(budget_s, LEAST_S)
         repeated = ("--repeats", str(REPEATS[tool]), "--replay")
         program = [sys.executable, "-m", "profiler", "profile", *words, *repeated]
         try:
-            files[tool], said = _nsys(program, folder, device) if tool == "nsys" else _ncu(program, folder)
+            files[tool], said = (
+                _nsys(program, folder, device, seconds) if tool == "nsys" else _ncu(program, folder, seconds)
+            )
         except InputError as error:  # as without permission to count, which nsys does not need
             failed.append(str(error))
         except KeyboardInterrupt as pressed:
@@ -140,22 +147,22 @@ def _release(device: str) -> None:
         torch.cuda.empty_cache()
 
 
-def _nsys(program: Sequence[str], folder: Path, device: str) -> tuple[Path, str]:
+def _nsys(program: Sequence[str], folder: Path, device: str, seconds: float = inf) -> tuple[Path, str]:
     """The export of its report, and what it complains of."""
     report = folder / "report.nsys-rep"
     only = ON_CUDA if device.startswith("cuda") else ()
-    said = _recorded(["nsys", *NSYS, *only, f"--output={report.with_suffix('')}", *program], report)
+    said = _recorded(["nsys", *NSYS, *only, f"--output={report.with_suffix('')}", *program], report, seconds)
     exported = folder / "report.sqlite"
     nsysrep.export(report, exported)
     return exported, said
 
 
-def _ncu(program: Sequence[str], folder: Path) -> tuple[Path, str]:
+def _ncu(program: Sequence[str], folder: Path, seconds: float = inf) -> tuple[Path, str]:
     """The page of its report, and what it complains of."""
     report, page = folder / "report.ncu-rep", folder / "report.ncu.csv"
     totals = _totals()
     also = ("--metrics", ",".join(totals)) if totals else ()
-    said = _recorded(["ncu", *NCU, *also, "-o", str(report.with_suffix("")), *program], report)
+    said = _recorded(["ncu", *NCU, *also, "-o", str(report.with_suffix("")), *program], report, seconds)
     read = _run(["ncu", "--import", str(report), "--csv", "--page", "raw"])
     if read.returncode:
         raise InputError(f"ncu cannot read its own report: {_complaint(read)}.")
@@ -171,12 +178,12 @@ def _totals() -> list[str]:
     return [f"{name}.sum" for name in dict.fromkeys(filter(TOTALS.fullmatch, listed))]
 
 
-def _recorded(command: Sequence[str], written: Path) -> str:
+def _recorded(command: Sequence[str], written: Path, seconds: float) -> str:
     """Run a tool, and return its complaint if it fails with a report, as where the program's end does.
 
     InputError where it writes none.
     """
-    ended = _run(command)
+    ended = _run(command, seconds)
     if not written.exists():
         raise InputError(f"{command[0]} wrote no report: {_complaint(ended)}.")
     if not ended.returncode:
@@ -184,8 +191,8 @@ def _recorded(command: Sequence[str], written: Path) -> str:
     return f"{command[0]} failed, its report is read and may lack the end of what ran: {_complaint(ended)}."
 
 
-def _run(command: Sequence[str]) -> Ended:
-    """Run a tool in a process group of its own, with the program that it starts.
+def _run(command: Sequence[str], seconds: float = inf) -> Ended:
+    """Run a tool in a process group of its own, with the program that it starts; interrupt it after a time.
 
     An interrupt that only this process gets, as by `kill -INT`, would leave that program on the device.
     """
@@ -199,7 +206,11 @@ def _run(command: Sequence[str]) -> Ended:
         process_group=0,
     )
     try:
-        output, errors = tool.communicate()
+        output, errors = tool.communicate(timeout=None if seconds == inf else seconds)
+    except subprocess.TimeoutExpired:
+        _end(tool)
+        late = f"==ERROR== after {seconds:.0f} s it had to be interrupted"
+        return Ended(command, tool.returncode or 1, "", late)
     except BaseException:
         _end(tool)
         raise

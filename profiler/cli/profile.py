@@ -67,7 +67,10 @@ if TYPE_CHECKING:
     show_default=True,
     help="Maximum rounds over the steps; a round has one prefill and four decode steps.",
 )
-@click.option("--budget", help="Time after which no round begins, as 90s, 8m, 1h; at least three are run.")
+@click.option(
+    "--budget",
+    help="Time after which no round begins, as 90s, 8m, 1h; three are run. A tool gets as much.",
+)
 @click.option(
     "--ci",
     type=float,
@@ -251,4 +254,5 @@ def _record(tools: list[str], model: str, run: Run, request: Request, flags: dic
     given = {**asked, **flags}
     options = [word for k, v in given.items() if v is not None for word in (f"--{k}", str(v))]
     words = [model, "-o", str(run.path), *options]
-    record(tools, words, run, request.loaded, request.device, request.points, progress)
+    budget_s = request.effort.budget_s
+    record(tools, words, run, request.loaded, request.device, request.points, progress, budget_s)

@@ -25,9 +25,11 @@ from profiler.parts.recurrent import (
 _FEED_FORWARD = {
     "pre_ff_layernorm": "layers.mlp_norm",
     **named("feed_forward", MLP, "gate_proj", "up_proj", "down_proj", act_fn="act_mul"),
-    **routing("feed_forward", "router"),
+    "feed_forward.experts": routed("gate_up"),
 }
 _FEED_FORWARD_GAPS = (
+    # Of both: transformers 5.17 chooses behind the router, 5.23 in it.
+    Gap("feed_forward", "feed_forward.experts", "layers.moe.router + topk", inside=True),
     Gap("feed_forward", "", "layers.mlp_residual"),
     Gap("feed_forward.up_proj", "feed_forward.down_proj", PRODUCT.name),
 )

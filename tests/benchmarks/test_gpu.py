@@ -63,6 +63,7 @@ def run(gpu: ModuleType, results: Path, monkeypatch: pytest.MonkeyPatch, **words
             name,
             1.0,
             HOUR_S,
+            HOUR_S,
             (f"tool {{out}}/{name} {word}",),
             (f"tool {{out}}/{name} few",),
             name == "on",
@@ -160,7 +161,7 @@ def test_a_campaign_that_lost_the_device_goes_on_at_once(
         return next(codes)
 
     monkeypatch.setattr(gpu, "bounded", bounded)
-    step = gpu.Step("step", folder, 60.0, HOUR_S, ("tool all",), ("tool few",), True)
+    step = gpu.Step("step", folder, 60.0, HOUR_S, HOUR_S, ("tool all",), ("tool few",), True)
     code = gpu.one(step, Namespace(results=tmp_path, brief=False, also=None), HOUR_S, {})
     assert (code == 0, len(asked)) == (calls == 3, calls)
 
@@ -191,6 +192,71 @@ def test_a_step_is_interrupted_when_its_time_is_over(
         signal.signal(signal.SIGINT, usual)
     assert (tool / "x" / "found").exists()
     assert "KeyboardInterrupt" in (tool / "log").read_text()
+
+
+def stepped(gpu: ModuleType, tmp_path: Path, *commands: str, each_s: float = HOUR_S) -> int:
+    """Run commands as one step, and return its exit code."""
+    step = gpu.Step("a", "a", 1.0, HOUR_S, HOUR_S, commands, (), each_s=each_s)
+    asked = Namespace(results=tmp_path / "out", brief=False, also=tmp_path / "also")
+    asked.results.mkdir()
+    environment = {**gpu.os.environ, "PYTHONPATH": str(tmp_path / "tools")}
+    code: int = gpu.one(step, asked, HOUR_S, environment)
+    return code
+
+
+def test_a_file_of_tests_that_hangs_leaves_the_others_their_time(gpu: ModuleType, tool: Path) -> None:
+    code = stepped(gpu, tool, "tool {out}/a/x long", "tool {out}/a/y bad", "tool {out}/a/z good", each_s=1.0)
+    assert code == -signal.SIGINT
+    with tarfile.open(tool / "also" / "a.tar.gz") as pack:
+        assert {"a/x/found", "a/y/found", "a/z/found"} <= set(pack.getnames())
+    assert [path.name for path in (tool / "also").iterdir()] == ["a.tar.gz"]
+
+
+def test_each_command_comes_home_before_the_next(gpu: ModuleType, tool: Path) -> None:
+    """As when all is stopped in the second; nothing that a command started goes on."""
+    (tool / "tools" / "stop.py").write_text(
+        "import os, signal, subprocess, sys, time\n"
+        "left = subprocess.Popen(['sleep', '600'], process_group=0)\n"
+        "open(sys.argv[1], 'w').write(str(left.pid))\n"
+        "os.kill(os.getppid(), signal.SIGINT)\n"
+        "time.sleep(600)\n"
+    )
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            stepped(gpu, tool, "tool {out}/a/x one", f"stop {tool}/pid", "tool {out}/a/y two")
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    with tarfile.open(tool / "also" / "a.tar.gz") as pack:
+        assert {"a.txt", "a/x/found"} <= set(pack.getnames())
+        assert "a.done" not in pack.getnames()
+    state = Path(f"/proc/{(tool / 'pid').read_text()}/stat")
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_the_tests_run_file_by_file(gpu: ModuleType) -> None:
+    """What a fault in one leaves behind ends with its process; all that need a GPU are there."""
+    (tests,) = [step for step in gpu.steps("cuda") if step.name == "tests"]
+    files = [command.split()[-1] for command in tests.commands]
+    assert files[0] == "tests/profiler/test_counted.py"
+    marked = subprocess.run(
+        ["git", "grep", "-l", "pytest.mark.gpu", "--", "tests"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if marked.returncode == 0:
+        assert sorted(files) == sorted(
+            f for f in marked.stdout.split() if f != "tests/benchmarks/test_gpu.py"
+        )
+
+
+def test_a_little_of_everything_takes_less_than_a_call(gpu: ModuleType) -> None:
+    """What is worth most is certain to be begun in the 540 s of one that has ten minutes."""
+    found = {step.name: step for step in gpu.steps("cuda")}
+    assert list(found)[:5] == ["ceilings", "model", "campaign", "counters", "tests"]
+    assert sum(found[name].brief_s for name in ("ceilings", "model", "campaign", "counters")) <= 400
 
 
 def test_wheels_that_are_missing_are_installed_beside_the_packages(gpu: ModuleType, tmp_path: Path) -> None:

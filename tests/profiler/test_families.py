@@ -10,6 +10,7 @@ import pytest
 
 from profiler.model_table import family_records
 from specfiles.errors import InputError
+from tests.profiler.conftest import older_transformers
 from workloads.config import Config
 from workloads.families import FAMILIES, TRACE, build
 from workloads.families.refused import WHY
@@ -31,10 +32,12 @@ def test_each_reason_is_of_a_family_that_transformers_has_and_nothing_reads() ->
     from transformers import CONFIG_MAPPING
 
     assert not set(WHY) & set(FAMILIES)
-    inside = {kind for kind in WHY if kind not in CONFIG_MAPPING}
-    assert not inside, inside
     with pytest.raises(InputError, match="'zamba' is not read, as its Mamba layers multiply by"):
         build(Config({"model_type": "zamba"}, "config.json"), "zamba")
+    absent = {kind for kind in WHY if kind not in CONFIG_MAPPING}
+    if absent and (version := older_transformers()):
+        pytest.skip(f"transformers {version} has no {', '.join(sorted(absent))}")
+    assert not absent, absent
 
 
 def test_what_has_ranges_can_be_predicted() -> None:

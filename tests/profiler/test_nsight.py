@@ -310,6 +310,22 @@ def test_a_report_of_a_program_that_failed_in_the_end_is_read(
     assert said.endswith("error code (11).")
 
 
+def test_a_tool_that_takes_too_long_is_interrupted_and_its_report_read(
+    tmp_path: Path, ncu: Callable[[str], None]
+) -> None:
+    """Counters of some kernels are worth more than none."""
+    ncu(
+        'case "$*" in\n'
+        '*"--import"*) echo \'"ID","Kernel Name","gpu__time_duration.sum"\' ;;\n'
+        '*"-o "*) trap \': > "${0%/*}/report.ncu-rep"; exit 1\' INT\n'
+        "while :; do sleep 0.05; done ;;\nesac"
+    )
+    page, said = nsight._ncu(["true"], tmp_path, seconds=0.5)
+    assert page.exists()
+    assert said.startswith("ncu failed, its report is read")
+    assert "it had to be interrupted" in said
+
+
 def test_a_tool_that_is_not_let_keeps_what_the_other_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

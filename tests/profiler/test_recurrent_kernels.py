@@ -71,6 +71,8 @@ def delta_rule(given: Tensors) -> Any:
     q, k, v, a, b, rates, bias, *_ = given
     rule = of_transformers("qwen3_next", "torch_recurrent_gated_delta_rule")
     kept = -rates.exp() * functional.softplus(a + bias)
+    # Heads of queries serve neighbouring ones of values; transformers 5.17 takes them repeated.
+    q, k = (heads.repeat_interleave(v.shape[2] // heads.shape[2], dim=2) for heads in (q, k))
     return rule(q, k, v, kept, b.sigmoid(), use_qk_l2norm_in_kernel=True)[0]
 
 

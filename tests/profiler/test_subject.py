@@ -14,7 +14,7 @@ import pytest
 
 from profiler.subject import RANDOM, Subject, load_subject
 from specfiles.errors import InputError
-from tests.profiler.conftest import FIELDS
+from tests.profiler.conftest import FIELDS, older_transformers
 from workloads.catalogue import Loaded, load_model
 from workloads.config import Config
 from workloads.families import build
@@ -43,6 +43,8 @@ def test_the_network_has_the_parameters_that_are_counted(
     transformers gives those of LongCat-Flash that return their input matrices, too, which nothing reads.
     """
     model = subject(family, **changes)
+    if family == "inkling_text" and (version := older_transformers()):
+        pytest.skip(f"transformers {version} takes moe_intermediate_size for intermediate_size (#49416)")
     idle = [m for m in model.network.modules() if getattr(m, "zero_expert_num", 0)]
     unread = sum(m.gate_up_proj[m.num_routed_experts :].numel() for m in idle)
     assert sum(p.numel() for p in model.network.parameters()) - unread == parameters(model.loaded.model)
