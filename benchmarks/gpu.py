@@ -82,7 +82,7 @@ def steps(device: str) -> list[Step]:
     whole, gains = "--prompt 2048 --output 256", " ".join(f"--with {name}" for name in WITH)
     modes, counted = ("graph", "compile"), f"{{out}}/models/{COUNTED}"
     shared = "torch.distributed.run --nproc-per-node 2 -m profiler profile"
-    test = "pytest -p no:cacheprovider -q --durations=3"
+    test = "pytest -p no:cacheprovider -q -rfEs --durations=3"
     found = [
         Step(
             *("ceilings", "campaign", 60, 300, 100),
@@ -114,7 +114,7 @@ def steps(device: str) -> list[Step]:
         Step(  # a process for each file: an illegal access takes the device from all that follows in its own
             *("tests", "tests", 120, 580, 180),
             tuple(f"{test} -m gpu {where}" for where in gpu_tests()),
-            tuple(f"{test} -m 'gpu and not slow' {where}" for where in gpu_tests()),
+            tuple(f"{test} -m 'gpu and not slow' {where}" for where in gpu_tests(slow_too=False)),
             each_s=200,
         ),
         Step(
@@ -146,12 +146,13 @@ def steps(device: str) -> list[Step]:
     return found if device != "cpu" else [step for step in found if step.name in ON_CPU]
 
 
-def gpu_tests() -> list[str]:
+def gpu_tests(slow_too: bool = True) -> list[str]:
     """Files with tests that need a GPU, those of what a profile must keep first."""
+    marked = re.compile(r"mark\.gpu" if slow_too else r"mark\.gpu(?!\W+pytest\.mark\.slow)")
     files = sorted((ROOT / "tests" / "profiler").rglob("test_*.py"))
-    marked = [file for file in files if "pytest.mark.gpu" in file.read_text(encoding="utf-8")]
-    marked.sort(key=lambda file: file.stem not in ("test_on_gpu", "test_counted", "test_kernels"))
-    return [file.relative_to(ROOT).as_posix() for file in marked]
+    found = [file for file in files if marked.search(file.read_text(encoding="utf-8"))]
+    found.sort(key=lambda file: file.stem not in ("test_on_gpu", "test_counted", "test_kernels"))
+    return [file.relative_to(ROOT).as_posix() for file in found]
 
 
 def main() -> int:
