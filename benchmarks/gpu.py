@@ -254,9 +254,10 @@ def shortened(folder: Path) -> None:
 
 
 def order(known: list[Step], names: list[str], results: Path) -> list[Step]:
-    """What has no results yet, then what goes on with them."""
+    """What was never tried, then what failed, then what goes on with its results."""
     chosen = [step for step in known if step.name in names or not names]
     fresh = [step for step in chosen if not (results / f"{step.name}.done").exists()]
+    fresh.sort(key=lambda step: (results / f"{step.name}.txt").exists())
     return fresh + [step for step in chosen if step not in fresh and (step.resumed or names)]
 
 

@@ -254,6 +254,14 @@ def test_the_tests_run_file_by_file(gpu: ModuleType) -> None:
         )
 
 
+def test_what_fails_again_and_again_keeps_nothing_from_being_tried(
+    gpu: ModuleType, tool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(gpu, tool / "out", monkeypatch, a="one", b="bad")
+    more = [gpu.Step(name, name, 1.0, 1.0, 1.0, (), ()) for name in ("a", "b", "c", "d")]
+    assert [step.name for step in gpu.order(more, [], tool / "out")] == ["c", "d", "b"]
+
+
 def test_a_little_of_everything_takes_less_than_a_call(gpu: ModuleType) -> None:
     """What is worth most is certain to be begun in the 540 s of one that has ten minutes."""
     found = {step.name: step for step in gpu.steps("cuda")}
