@@ -101,7 +101,7 @@ def steps(device: str) -> list[Step]:
             resumed=True,
         ),
         Step(
-            *("counters", "counters", 90, 300, 120),
+            *("counters", "counters", 90, 300, 150),
             (
                 f"{profile} {counted} {asked} --ncu --no-alone --repeats 4 --prompt 1024 --output 2 "
                 "--budget 200s -o {out}/counters/run",

@@ -266,7 +266,7 @@ def test_a_little_of_everything_takes_less_than_a_call(gpu: ModuleType) -> None:
     """What is worth most is certain to be begun in the 540 s of one that has ten minutes."""
     found = {step.name: step for step in gpu.steps("cuda")}
     assert list(found)[:5] == ["ceilings", "model", "campaign", "counters", "tests"]
-    assert sum(found[name].brief_s for name in ("ceilings", "model", "campaign", "counters")) <= 400
+    assert sum(found[name].brief_s for name in ("ceilings", "model", "campaign", "counters")) <= 420
 
 
 def test_wheels_that_are_missing_are_installed_beside_the_packages(gpu: ModuleType, tmp_path: Path) -> None:
