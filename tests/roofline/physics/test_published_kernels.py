@@ -14,7 +14,7 @@ from benchmarks.published_kernels import published, ratios
 TABLE = published()
 MOST = 0.2  # mean error
 LESS_SURE = {
-    "RTX 5090 fp8, vLLM's CUTLASS": 0.35,  # these cards run above the clock of the data sheet, and are faster
+    "RTX 5090 fp8, vLLM's CUTLASS": 0.45,  # these cards run above the clock of the data sheet, and are faster
     "RTX 5090, FlashAttention 2, full": 0.5,
     "GB300, FlashAttention 4, causal": 0.4,  # on sm103 nothing was fitted
     "GB300, FlashAttention 4, full": 0.4,
