@@ -70,6 +70,7 @@ def test_a_format_takes_the_bytes_of_its_bits(name: str) -> None:
         "nvfp4": 4 + 8 / 16,
         "tf32": 32,
         "fp8_block": 8 + 32 / 128**2,
+        "fp8_g128": 8 + 32 / 128,  # 132 bytes a key of 128 (vLLM's DeepseekV32IndexerCache)
     }
     digits["nf4"] = 4 + 8 / 64 + 32 / (64 * 256)  # scales quantised in their turn (arXiv:2305.14314, 3)
     digits["int2_g32"] = 2 + (16 + 16) / 32  # KIVI: scale and minimum, 16 bits each (arXiv:2402.02750)

@@ -180,7 +180,8 @@ def test_decode_moves_no_less_than_weights_and_cache(path: Path, name: str) -> N
     """
     model = load_model(path).model
     context = min(1000, model.max_position)
-    rows = operators(model, decode(1, context), Setting(convention=convention(name)))
+    setting = Setting(convention=convention(name))
+    rows = operators(model, decode(1, context), setting)
     works = [(row.count, row.operator.work()) for row in rows]
     tables = [block for block in model.stack.inputs if isinstance(block, TokenTable | PositionTable)]
     gathered = model.hidden * len(tables)
@@ -188,9 +189,8 @@ def test_decode_moves_no_less_than_weights_and_cache(path: Path, name: str) -> N
     floor = (decoding(model) - looked_up(model)) * 2
     weights = sum(count * work.weight_bytes for count, work in works)
     assert weights == pytest.approx(floor + gathered * 2, rel=1e-12)  # and it reads nothing twice
-    cache = model.cache_bytes(1, context, Setting()) + model.cache_bytes(
-        1, 1, Setting()
-    )  # read, and the new token written; a state is both, whatever the context
+    # Read, and the new token written; a state is both, whatever the context.
+    cache = model.cache_bytes(1, context, setting) + model.cache_bytes(1, 1, setting)
     read = sum(count * work.kv_bytes for count, work in works) - borrowed(model, context)
     if any(row.name.endswith("kv_b_proj") for row in rows):
         latents = (b for layer in model.layers for b in layer.blocks if isinstance(b, MlaBlock))

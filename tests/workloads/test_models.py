@@ -335,18 +335,21 @@ def test_mxfp4_checkpoints_are_as_large_as_published(name: str, gibibytes: float
 
 
 def test_the_index_of_sparse_attention_is_cached_beside_the_latent() -> None:
-    """DeepSeek-V3.2's config: `index_head_dim` 128, one key of it more per position and layer."""
+    """DeepSeek-V3.2's config: `index_head_dim` 128, one key of it more per position and layer.
+
+    vLLM's DeepseekV32IndexerCache has 132 bytes for it: 128 in fp8 and a scale in fp32.
+    """
     dense, sparse = (
         load_model(name).model.cache_bytes(1, 1, Setting()) for name in ("DeepSeek-V3", "DeepSeek-V3.2")
     )
     assert dense == 61 * (512 + 64) * 2
-    assert sparse - dense == 61 * 128 * 2
+    assert sparse - dense == 61 * 132
 
 
 def test_layers_that_share_picks_cache_no_index() -> None:
     """GLM-5.2: three layers and then each fourth of 78 have an indexer, as its config lists and counts."""
     loaded = load_model("GLM-5.2")
-    assert loaded.model.cache_bytes(1, 1, Setting()) == (78 * (512 + 64) + 21 * 128) * 2
+    assert loaded.model.cache_bytes(1, 1, Setting()) == 78 * (512 + 64) * 2 + 21 * 132
     counted = {name: value for name, value in loaded.config.items() if name != "indexer_types"}
     assert build(Config(counted, "test"), "GLM-5.2").stack == loaded.model.stack
 
@@ -360,9 +363,10 @@ def test_latents_of_layers_with_a_window_are_kept_for_its_positions() -> None:
     def cached(tokens: int) -> float:
         return sum(layer.cache_bytes(tokens, setting) for layer in model.layers)
 
-    assert cached(10_001) - cached(10_000) == 13 * (512 + 64 + 128) * 2
+    each = 13 * ((512 + 64) * 2 + 132)  # engines keep the index in fp8, with a scale
+    assert cached(10_001) - cached(10_000) == each
     inside = 33 * 512 * (1024 + 64) * 2  # sliding layers have a latent twice as wide
-    assert cached(10_000) == 10_000 * 13 * (512 + 64 + 128) * 2 + inside
+    assert cached(10_000) == 10_000 * each + inside
 
 
 def test_values_narrower_than_keys_are_cached_as_they_are() -> None:
