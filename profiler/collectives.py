@@ -83,7 +83,11 @@ def _ended(job: _Job) -> tuple[str | None, int | None]:
         # Daemons end with this process: left alone, they wait half an hour for each other to join.
         spawning.spawn(_process, args=(job,), nprocs=job.processes, daemon=True)
     except (spawning.ProcessRaisedException, spawning.ProcessExitedException) as error:
-        at, why = job.at(error.error_index), job.why(error.error_index)
+        said_why = [rank for rank in range(job.processes) if job.why(rank).exists()]
+        # The first to fail is to blame: the others fail for want of it.
+        first = min(said_why, key=lambda rank: job.why(rank).stat().st_mtime_ns, default=error.error_index)
+        blamed = first if isinstance(error, spawning.ProcessRaisedException) else error.error_index
+        at, why = job.at(blamed), job.why(blamed)
         said = why.read_text() if why.exists() else str(error).strip().splitlines()[-1]
         return f"failed: {said}", int(at.read_text()) if at.exists() else None
     if not job.over.exists():  # an interrupted process ends as if it had succeeded
@@ -127,16 +131,21 @@ class _Job:
 
 
 def _process(rank: int, job: _Job) -> None:
-    """One process, which says why it fails."""
+    """One process, which says why it fails before others notice that it is gone."""
+    import torch.distributed as dist
+
     try:
         _take_part(rank, job)
     except Exception as error:
         job.why(rank).write_text(reason(error))
         raise
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def _take_part(rank: int, job: _Job) -> None:
-    """Join the group, measure every row, leave."""
+    """Join the group and measure every row."""
     import torch
     import torch.distributed as dist
 
@@ -149,20 +158,17 @@ def _take_part(rank: int, job: _Job) -> None:
     meeting = f"file://{job.folder}/meeting"
     dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=job.processes)
     same = {"backend": backend, "kernel": NAMES[backend], "tag": "warm, by call"}
-    try:
-        begin = time.monotonic()
-        for index, row in enumerate(job.rows):
-            if _slowest(time.monotonic() - begin, device) > job.budget_s:
-                break
-            job.at(rank).write_text(str(index))
-            timed = _measured(row, rank, job.processes, device)
-            if rank == 0:
-                with job.results.open("a") as results:
-                    results.write(json.dumps({**row, **timed, **same}) + "\n")
+    begin = time.monotonic()
+    for index, row in enumerate(job.rows):
+        if _slowest(time.monotonic() - begin, device) > job.budget_s:
+            break
+        job.at(rank).write_text(str(index))
+        timed = _measured(row, rank, job.processes, device)
         if rank == 0:
-            job.over.touch()
-    finally:
-        dist.destroy_process_group()
+            with job.results.open("a") as results:
+                results.write(json.dumps({**row, **timed, **same}) + "\n")
+    if rank == 0:
+        job.over.touch()
 
 
 def _measured(row: Row, rank: int, processes: int, device: str) -> Row:

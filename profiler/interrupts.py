@@ -51,6 +51,23 @@ def interrupts_kept() -> Iterator[None]:
         _pressed.clear()
 
 
+@contextmanager
+def interruptible_children() -> Iterator[None]:
+    """Let programs that are started in the block hear interrupts.
+
+    A shell's background jobs ignore them, and so would all that they start: what is ignored stays so in a new
+    program, while handlers do not.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN or not _in_main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def raise_swallowed() -> None:
     """Raise the KeyboardInterrupt that should have ended the loop which calls this at every turn."""
     if _pressed:

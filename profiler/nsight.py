@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiler.counted import counted_rows, told
+from profiler.interrupts import interruptible_children
 from profiler.traces import nsysrep
 from profiler.traces.attribution import attribute
 from profiler.traces.ncu import is_page
@@ -196,15 +197,16 @@ def _run(command: Sequence[str], seconds: float = inf) -> Ended:
 
     An interrupt that only this process gets, as by `kill -INT`, would leave that program on the device.
     """
-    tool = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        process_group=0,
-    )
+    with interruptible_children():
+        tool = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            process_group=0,
+        )
     try:
         output, errors = tool.communicate(timeout=None if seconds == inf else seconds)
     except subprocess.TimeoutExpired:
