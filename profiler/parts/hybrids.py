@@ -166,6 +166,7 @@ NEMOTRON_H = Family(
 # Qwen: three of four mixers are gated delta nets; attention has a gate before its output projection.
 _RULES = ("torch_chunk_gated_delta_rule", "torch_recurrent_gated_delta_rule", "update_recurrent_state")
 _DELTA = "layers.delta"
+_PACKAGES = {f"{_DELTA}.conv1d": "causal_conv1d", f"{_DELTA}.rule": "fla"}  # that fuse its operators
 
 
 def _without_attention(family: Family) -> dict[str, str]:
@@ -190,7 +191,7 @@ def _qwen(like: Family, *projections: str) -> Family:
             "layers.attention.q_proj": HEADS,  # the gate split off
             "layers.attention.core": "layers.attention.gate_mul",
         },
-        packages={f"{_DELTA}.conv1d": "causal_conv1d", f"{_DELTA}.rule": "fla"},
+        packages=_PACKAGES,
     )
 
 
@@ -228,7 +229,7 @@ def _kimi(through: dict[str, str]) -> Family:
             f"{_DELTA}.{decay}": f"{_DELTA}.rule",  # the decay and the strength of an update
             f"{_DELTA}.b_proj": f"{_DELTA}.rule",
         },
-        packages={f"{_DELTA}.conv1d": "causal_conv1d", f"{_DELTA}.rule": "fla"},
+        packages=_PACKAGES,
     )
 
 
@@ -269,7 +270,7 @@ OLMO_HYBRID = replace(
         f"{_DELTA}.in_proj_b": f"{_DELTA}.rule",  # the strength of an update and the decay
         f"{_DELTA}.in_proj_a": f"{_DELTA}.rule",
     },
-    packages={f"{_DELTA}.conv1d": "causal_conv1d", f"{_DELTA}.rule": "fla"},
+    packages=_PACKAGES,
 )
 
 # MiniMax-01: lightning attention in the place of attention, by the model's own code.
